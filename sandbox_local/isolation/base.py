@@ -1,0 +1,166 @@
+"""What the server needs of an isolated environment, whichever backend makes it.
+
+A `Backend` makes `Box`es. A box is one isolated Linux environment: its own processes, files, users, network and
+host name. Everything that comes out of a box (paths, names, numbers, bytes) was chosen by code nobody trusts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class IsolationError(Exception):
+    """This machine cannot make an isolated environment; the message says why and what to change."""
+
+
+class BoxGone(Exception):
+    """The box has ended: it was closed, or its first process died."""
+
+
+class UnknownUser(Exception):
+    """The box has no user of that name."""
+
+
+class MissingDirectory(Exception):
+    """The working directory asked for does not exist in the box."""
+
+
+@dataclass(frozen=True)
+class BoxSpec:
+    """What a new box is to be.
+
+    Attributes:
+        box_id: Name of the box, unique among the living; `[a-z0-9]+`.
+        hostname: Host name seen inside.
+        disk_bytes: Bound of everything the box writes to its files.
+    """
+
+    box_id: str
+    hostname: str = "sandbox"
+    disk_bytes: int = 4 << 30
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to start in a box.
+
+    Attributes:
+        argv: Program and arguments; the program is looked up in the PATH of `envs`.
+        user: Name of the user that it runs as, with that user's group and supplementary groups.
+        envs: Variables beside PATH, HOME, USER and LOGNAME, which the box sets from the user; these win.
+        cwd: Working directory: "" and "~" are the user's home, relative is under it.
+        stdin: Whether standard input is a pipe; otherwise it is /dev/null. Of no meaning with a terminal.
+        pty: Columns and rows of the terminal that the process gets, or None for pipes.
+    """
+
+    argv: Sequence[str]
+    user: str
+    envs: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    stdin: bool = False
+    pty: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended: `code` when it exited, `signal` when a signal ended it (the other is None)."""
+
+    code: int | None
+    signal: int | None
+    core_dumped: bool = False
+
+
+class Process(Protocol):
+    """A started process. The descriptors are non-blocking and belong to the caller, who closes them.
+
+    Attributes:
+        pid: Its process id inside the box.
+        stdin: Descriptor that writes to its standard input, or None.
+        stdout: Descriptor that reads its standard output, or None with a terminal.
+        stderr: Descriptor that reads its standard error, or None with a terminal.
+        pty: The terminal's master descriptor, or None with pipes.
+        exit: Resolves when the process has ended; raises BoxGone when its box ended instead.
+    """
+
+    pid: int
+    stdin: int | None
+    stdout: int | None
+    stderr: int | None
+    pty: int | None
+    exit: asyncio.Future[Exit]
+
+    async def signal(self, signum: int) -> bool:
+        """Send a signal to this process alone; False if it has ended."""
+
+    async def kill_tree(self) -> None:
+        """End this process and every process that descends from it, sessions and orphans included."""
+
+
+class Box(Protocol):
+    """One living isolated environment.
+
+    Attributes:
+        box_id: As in its spec.
+        ended: Resolves, with the reason in words, when the box has ended for whatever cause.
+    """
+
+    box_id: str
+    ended: asyncio.Future[str]
+
+    async def spawn(self, command: Command) -> Process:
+        """Start a process. A program that is missing or not executable is no error here: the process writes the
+        reason to its standard error and exits 127 or 126, as a shell's would.
+
+        Raises:
+            UnknownUser: No such user in the box.
+            MissingDirectory: The working directory does not exist.
+            BoxGone: The box has ended.
+        """
+
+    async def files(self, operation: str, **arguments: Any) -> tuple[dict[str, Any], list[int]]:
+        """Run one operation of `file_worker` inside the box, as the box's root; returns its answer and descriptors.
+
+        Raises:
+            OSError: The operation failed with that errno.
+            UnknownUser: No such user in the box.
+            ValueError: The path can't be expanded.
+            BoxGone: The box has ended.
+        """
+
+    async def connect(self, port: int) -> socket.socket:
+        """A non-blocking TCP connection to 127.0.0.1:port inside the box.
+
+        Raises:
+            ConnectionRefusedError: Nothing listens there.
+            BoxGone: The box has ended.
+        """
+
+    async def freeze(self) -> None:
+        """Stop every process of the box where it stands."""
+
+    async def thaw(self) -> None:
+        """Let the processes of a frozen box go on."""
+
+    async def close(self) -> None:
+        """End the box and everything in it; returns when nothing of it is left."""
+
+
+class Backend(Protocol):
+    """Makes boxes."""
+
+    async def start(self) -> None:
+        """Get ready.
+
+        Raises:
+            IsolationError: This machine does not allow it; the message names the cause and the remedy.
+        """
+
+    async def create(self, spec: BoxSpec) -> Box:
+        """Make a box."""
+
+    async def close(self) -> None:
+        """End every box and leave nothing behind."""
