@@ -92,7 +92,9 @@ class Proto:
 
 def compile_protos(root: Path) -> list[Proto]:
     """Run protoc on every file below proto/."""
-    sources = sorted(path.relative_to(root / "proto").as_posix() for path in (root / "proto").rglob("*.proto"))
+    sources = sorted(
+        path.relative_to(root / "proto").as_posix() for path in (root / "proto").rglob("*.proto")
+    )
     with tempfile.TemporaryDirectory() as scratch:
         descriptors = Path(scratch, "descriptors.pb")
         subprocess.run(
