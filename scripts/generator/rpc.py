@@ -1,8 +1,9 @@
-"""Generate `sandbox_sync_rpc` from proto/: messages in a private descriptor pool, typed stubs, service tables.
+"""Generate `sandbox_sync_rpc` from proto/: messages in a private descriptor pool, typed stubs, tables.
 
-protoc gives the descriptors and the .pyi files. Its Python output is not used, for three reasons: it registers in the
-process-wide descriptor pool, where releases of other packages register the same files and clash; it pins the runtime
-to the release of the compiler; and its stubs import grpc, which the Connect transport does not need.
+protoc gives the descriptors and the .pyi files. Its Python output is not used, for three reasons: it
+registers in the process-wide descriptor pool, where releases of other packages register the same files and
+clash; it pins the runtime to the release of the compiler; and its stubs import grpc, which the Connect
+transport does not need.
 """
 
 from __future__ import annotations
