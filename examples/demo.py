@@ -24,7 +24,8 @@ decades = {}
 for year, ppm in rows:
     decades.setdefault(year // 10 * 10, []).append(ppm)
 for decade, values in decades.items():
-    print(f"{decade}s  {statistics.fmean(values):7.2f} ppm  {'#' * int(statistics.fmean(values) - 300)}", flush=True)
+    mean = statistics.fmean(values)
+    print(f"{decade}s  {mean:7.2f} ppm  {'#' * int(mean - 300)}", flush=True)
     time.sleep(0.1)
 years, ppms = zip(*rows)
 slope, _ = statistics.linear_regression(years[-20:], ppms[-20:])
@@ -85,8 +86,9 @@ def main() -> None:
                 "if command -v cc >/dev/null; then"
                 "  cc -O2 -o steepest steepest.c && tail -n +2 data/co2.csv | ./steepest;"
                 " else"
-                "  tail -n +2 data/co2.csv | awk -F, 'NR > 1 && $2 - last > most { most = $2 - last; year = $1 }"
-                '  { last = $2 } END { printf "steepest year: %d, +%.2f ppm\\n", year, most }\';'
+                "  tail -n +2 data/co2.csv | awk -F,"
+                " 'NR > 1 && $2 - last > most { most = $2 - last; year = $1 } { last = $2 }"
+                ' END { printf "steepest year: %d, +%.2f ppm\\n", year, most }\';'
                 " fi",
                 on_stdout=show,
                 on_stderr=show,
@@ -108,19 +110,15 @@ def main() -> None:
             for entry in sandbox.files.list(".", depth=2):
                 print(f"   {entry.permissions} {entry.owner:>5} {entry.size:>7}  {entry.path}")
 
-        with step("Download the result"):
-            with tempfile.TemporaryDirectory() as directory:
-                result = Path(directory, "result.json")
-                result.write_bytes(sandbox.files.read("result.json", format="bytes"))
-                print(f"   {result.name}: {result.read_text()}")
+        with step("Download the result"), tempfile.TemporaryDirectory() as directory:
+            result = Path(directory, "result.json")
+            result.write_bytes(sandbox.files.read("result.json", format="bytes"))
+            print(f"   {result.name}: {result.read_text()}")
 
         with step("Look for the host from inside, as the sandbox's root"):
-            with tempfile.NamedTemporaryFile("w", prefix="host-secret-") as secret:
-                secret.write("you should not read this")
-                secret.flush()
+            with tempfile.NamedTemporaryFile(prefix="host-secret-") as secret:
                 found = sandbox.commands.run(
-                    f"ls -d {secret.name} {Path.home()}/* /proc/{os.getpid()}/environ 2>/dev/null | wc -l;"
-                    " ls -d /proc/[0-9]* | wc -l",
+                    f"ls -d {secret.name} {Path.home()}/* 2>/dev/null | wc -l; ls -d /proc/[0-9]* | wc -l",
                     user="root",
                 ).stdout.split()
             host_processes = sum(name.isdigit() for name in os.listdir("/proc"))
