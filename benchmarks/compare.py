@@ -1,6 +1,6 @@
 """Our client on each transport and the official client, on the same embedded server, in one run.
 
-Rounds are interleaved, so that a machine whose speed drifts is the same machine for everyone. Quote the ratios.
+Rounds are interleaved, so that a machine whose speed drifts is the same one for everyone. Quote the ratios.
 """
 
 from __future__ import annotations
