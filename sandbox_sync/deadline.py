@@ -1,0 +1,42 @@
+"""The point in time by which something has to be done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Deadline:
+    """A point on a monotonic clock, or none at all. Immutable; shared freely between threads.
+
+    Args:
+        at: Reading of the clock at which it expires; None for never.
+        clock: The clock; another one in tests.
+    """
+
+    __slots__ = ("_at", "_clock")
+
+    def __init__(self, at: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._at = at
+        self._clock = clock
+
+    @classmethod
+    def after(cls, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
+        """The deadline so many seconds from now; None means that there is none."""
+        return cls(None if seconds is None else clock() + seconds, clock)
+
+    def remaining(self) -> float | None:
+        """Seconds left, never below zero; None when there is no deadline."""
+        return None if self._at is None else max(0.0, self._at - self._clock())
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time is up."""
+        return self._at is not None and self._clock() >= self._at
+
+    def sooner(self, seconds: float | None) -> Deadline:
+        """This deadline or the one `seconds` from now, whichever comes first; None changes nothing."""
+        if seconds is None:
+            return self
+        at = self._clock() + seconds
+        return self if self._at is not None and self._at <= at else Deadline(at, self._clock)
