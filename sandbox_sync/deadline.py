@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+
+from sandbox_sync.errors import InvalidArgumentException
+
+
+def seconds(value: float | None, name: str) -> float | None:
+    """A duration as callers give it: None and 0 both mean that there is no limit.
+
+    Args:
+        value: Seconds.
+        name: The argument's name, for the error.
+
+    Returns:
+        The seconds, or None for no limit.
+
+    Raises:
+        InvalidArgumentException: It is negative, infinite, or no number.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise InvalidArgumentException(f"{name} has to be seconds, or 0 for no limit; got {value!r}")
+    return float(value) or None
 
 
 class Deadline:

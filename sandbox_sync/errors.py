@@ -24,7 +24,7 @@
         └── ConnectionException              the connection failed or broke
             └── TLSException                     its certificate or encryption was refused
 
-They carry what is known of the failed call as attributes, and pickle, so that worker processes can hand them on.
+They carry what is known of the failed call as attributes, and pickle, so that workers can hand them on.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class FileNotFoundException(NotFoundException):
 class SandboxNotFoundException(NotFoundException):
     """The sandbox does not exist, or not any more.
 
-    When `maybe_executed` is set, an earlier attempt of the same call got no clear answer: a kill may have worked.
+    When `maybe_executed` is set, an earlier attempt of the call got no clear answer: a kill may have worked.
     """
 
 
@@ -174,7 +174,7 @@ class CommandExitException(SandboxException):
 
 
 class ForkedWithActiveStreamException(SandboxException):
-    """This process was forked while a gRPC stream ran in its parent, after which gRPC is not safe to use in it.
+    """This process was forked while a gRPC stream ran in its parent, so gRPC is not safe to use in it.
 
     Use transport="connect" (the default), or fork before the first stream.
     """
@@ -226,7 +226,7 @@ class SandboxNotRunningException(TimeoutException):
 
 
 class SandboxUnreachableException(TimeoutException):
-    """Nothing was heard from the sandbox for longer than a healthy connection can be silent, or no way led to it."""
+    """No way led to the sandbox, or it was silent for longer than a healthy connection ever is."""
 
     clock: Clock = "silence"
 

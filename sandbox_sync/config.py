@@ -1,0 +1,248 @@
+"""Where the API is, who is calling, and how: options over environment over defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.errors import AuthenticationException, InvalidArgumentException
+
+Transport = Literal["connect", "grpc"]
+
+ENVD_PORT = 49983
+"""The port of a sandbox on which its commands and files are reached."""
+
+DEFAULT_DOMAIN = "e2b.app"
+DEFAULT_REQUEST_TIMEOUT = 60.0
+LOCAL_DOMAIN = "local"
+"""The domain that stands for the embedded server on this machine."""
+
+# These domains serve all sandboxes from one host and tell them apart by headers.
+_SHARED_HOST_DOMAINS = frozenset(
+    {
+        "e2b.app",
+        "e2b.dev",
+        "e2b.pro",
+        "e2b-staging.dev",
+        "e2b-tango.dev",
+        "e2b-juliett.dev",
+        "foxtrot-2.e2b.dev",
+    }
+)
+
+
+@dataclass(frozen=True)
+class ConnectionConfig:
+    """What every call needs to know; made by `resolve`.
+
+    It pickles without the API key and the extra headers: where it is unpickled, the environment's key is used.
+
+    Attributes:
+        api_key: Key of the account, if any.
+        domain: Domain of the service.
+        debug: Whether the service runs on this machine, on the ports that E2B's own developers use.
+        request_timeout: Total seconds of one call; None for no limit.
+        headers: Extra headers for the control plane.
+        proxy: URL of the proxy for everything but this machine; None leaves it to the environment.
+        api_url: Base URL of the control plane.
+        sandbox_url: Base URL of all sandboxes, if they share one that does not follow from the domain.
+        transport: How commands and files are reached: Connect over HTTP/1.1, or gRPC over HTTP/2.
+        ca_bundle: File with the certificates to trust; None for the environment's or the default ones.
+        client_cert: File with a client certificate and its key, or one file for each.
+    """
+
+    domain: str
+    api_url: str
+    api_key: str | None = field(default=None, repr=False)
+    debug: bool = False
+    request_timeout: float | None = DEFAULT_REQUEST_TIMEOUT
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    sandbox_url: str | None = None
+    transport: Transport = "connect"
+    ca_bundle: str | None = None
+    client_cert: str | tuple[str, str] | None = None
+
+    @classmethod
+    def resolve(
+        cls,
+        *,
+        api_key: str | None = None,
+        domain: str | None = None,
+        debug: bool | None = None,
+        request_timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        api_url: str | None = None,
+        sandbox_url: str | None = None,
+        transport: str | None = None,
+        ca_bundle: str | None = None,
+        client_cert: str | tuple[str, str] | None = None,
+    ) -> ConnectionConfig:
+        """Fill in what the caller left out.
+
+        Args:
+            api_key: Key of the account; E2B_API_KEY.
+            domain: Domain of the service; E2B_DOMAIN, else "e2b.app". "local": this machine's own server.
+            debug: Use a service on this machine's developer ports; E2B_DEBUG ("true").
+            request_timeout: Total seconds of one call, retries included; 0 for no limit; 60 when left out.
+            headers: Extra headers for the control plane.
+            proxy: URL of an HTTP proxy; HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY when left out.
+            api_url: Base URL of the control plane; E2B_API_URL, else it follows from the domain.
+            sandbox_url: Base URL of all sandboxes; E2B_SANDBOX_URL, else it follows from the domain.
+            transport: "connect", "grpc", or "auto", which is "connect"; SANDBOX_SYNC_TRANSPORT.
+            ca_bundle: File with the certificates to trust; SANDBOX_SYNC_CA_BUNDLE, REQUESTS_CA_BUNDLE or
+                SSL_CERT_FILE.
+            client_cert: File with a client certificate and its key, or one file for each;
+                SANDBOX_SYNC_CLIENT_CERT.
+
+        Raises:
+            AuthenticationException: No API key was found.
+            InvalidArgumentException: A value cannot be used.
+        """
+        domain = domain or _environment("E2B_DOMAIN") or DEFAULT_DOMAIN
+        api_key = api_key or _environment("E2B_API_KEY")
+        api_url = api_url or _environment("E2B_API_URL")
+        sandbox_url = sandbox_url or _environment("E2B_SANDBOX_URL")
+        if debug is None:
+            debug = (_environment("E2B_DEBUG") or "").lower() == "true"
+        if domain == LOCAL_DOMAIN and api_url is None:
+            from sandbox_sync import local
+
+            api_url, api_key = local.endpoint()
+            sandbox_url = sandbox_url or api_url
+        if api_key is None and not debug:
+            raise _missing_key()
+        api_url = api_url or ("http://localhost:3000" if debug else f"https://api.{domain}")
+        if request_timeout is None:
+            request_timeout = DEFAULT_REQUEST_TIMEOUT
+        return cls(
+            domain=domain,
+            api_url=_base_url(api_url, "api_url"),
+            api_key=api_key,
+            debug=debug,
+            request_timeout=seconds(request_timeout, "request_timeout"),
+            headers=dict(headers or {}),
+            proxy=proxy,
+            sandbox_url=sandbox_url and _base_url(sandbox_url, "sandbox_url"),
+            transport=_transport(transport or _environment("SANDBOX_SYNC_TRANSPORT") or "auto"),
+            ca_bundle=ca_bundle or _environment("SANDBOX_SYNC_CA_BUNDLE"),
+            client_cert=client_cert or _environment("SANDBOX_SYNC_CLIENT_CERT"),
+        )
+
+    def deadline(self, request_timeout: float | None = None) -> Deadline:
+        """The deadline of a call that begins now.
+
+        Args:
+            request_timeout: Its total seconds; 0 for no limit, None for the configured `request_timeout`.
+
+        Raises:
+            InvalidArgumentException: It is no such number.
+        """
+        if request_timeout is None:
+            return Deadline.after(self.request_timeout)
+        return Deadline.after(seconds(request_timeout, "request_timeout"))
+
+    def require_api_key(self) -> str:
+        """The API key, looked up in the environment again if this configuration came without one.
+
+        Raises:
+            AuthenticationException: There is none, and it is not debug mode either.
+        """
+        key = self.api_key or _environment("E2B_API_KEY") or ("" if self.debug else None)
+        if key is None:
+            raise _missing_key()
+        return key
+
+    def envd_url(self, sandbox_id: str, sandbox_domain: str | None = None) -> str:
+        """Base URL for commands and files of a sandbox; requests name the sandbox in their headers, too.
+
+        Args:
+            sandbox_id: The sandbox.
+            sandbox_domain: The domain it was created in, if the service said so.
+        """
+        domain = sandbox_domain or self.domain
+        if self.sandbox_url or self.debug or domain not in _SHARED_HOST_DOMAINS:
+            return self.sandbox_url or self.direct_envd_url(sandbox_id, sandbox_domain)
+        return f"https://sandbox.{domain}"
+
+    def direct_envd_url(self, sandbox_id: str, sandbox_domain: str | None = None) -> str:
+        """Base URL of a sandbox's files that works without headers, as links do.
+
+        Args:
+            sandbox_id: The sandbox.
+            sandbox_domain: The domain it was created in, if the service said so.
+        """
+        local = self.debug or self._loopback_port() is not None
+        if self.sandbox_url and not local:
+            return self.sandbox_url
+        return f"{'http' if local else 'https'}://{self.get_host(sandbox_id, ENVD_PORT, sandbox_domain)}"
+
+    def get_host(self, sandbox_id: str, port: int, sandbox_domain: str | None = None) -> str:
+        """Host name, and port if it has one, under which a port of a sandbox is reached.
+
+        Args:
+            sandbox_id: The sandbox.
+            port: The port inside it, 1 to 65535.
+            sandbox_domain: The domain it was created in, if the service said so.
+
+        Raises:
+            InvalidArgumentException: The id or the port cannot be one.
+        """
+        if not 0 < port < 65536:
+            raise InvalidArgumentException(f"port has to be between 1 and 65535; got {port!r}")
+        # The id becomes part of a host name: nothing that would change whose host it is may get in.
+        if not (sandbox_id.isascii() and sandbox_id.replace("-", "").replace("_", "").isalnum()):
+            raise InvalidArgumentException(f"not a sandbox id: {sandbox_id!r}")
+        loopback_port = self._loopback_port()
+        if loopback_port is not None:
+            return f"{port}-{sandbox_id}.localhost:{loopback_port}"
+        if self.debug:
+            return f"localhost:{port}"
+        return f"{port}-{sandbox_id}.{sandbox_domain or self.domain}"
+
+    def _loopback_port(self) -> int | None:
+        """Port of `sandbox_url` if that is on this machine: names under .localhost lead there, too."""
+        url = urlsplit(self.sandbox_url or "")
+        if url.hostname in ("localhost", "127.0.0.1", "::1"):
+            return url.port or (443 if url.scheme == "https" else 80)
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {name: value for name, value in self.__dict__.items() if name not in ("api_key", "headers")}
+        return (_unpickle, (values,))
+
+
+def _unpickle(values: dict[str, Any]) -> ConnectionConfig:
+    return ConnectionConfig(**values)
+
+
+def _environment(name: str) -> str | None:
+    """An environment variable; set but empty is not set."""
+    return os.environ.get(name) or None
+
+
+def _missing_key() -> AuthenticationException:
+    return AuthenticationException(
+        "No API key. Set E2B_API_KEY (or pass api_key=...) to use a remote service, or set E2B_DOMAIN=local "
+        '(or pass domain="local") to run sandboxes on this machine, which needs no account.'
+    )
+
+
+def _base_url(url: str, name: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidArgumentException(f"{name} has to be an http:// or https:// URL; got {url!r}")
+    return url.rstrip("/")
+
+
+def _transport(name: str) -> Transport:
+    if name == "auto":
+        return "connect"
+    if name not in ("connect", "grpc"):
+        raise InvalidArgumentException(f'transport has to be "auto", "connect" or "grpc"; got {name!r}')
+    return cast("Transport", name)
