@@ -1,0 +1,153 @@
+"""The process inside a box that does its file operations.
+
+The agent forks it and lends it a socket; from there on it is single-threaded, imports nothing and runs as the
+box's root in the box's root directory. It trusts nothing in the box, but is worth nothing either: whoever
+takes it over has gained what root in the box has already.
+
+Operations that may take long run in a forked child each, so that a removal of a million files does not delay
+the read of one. A child hands its reply to the worker over a socket of its own, since frames of several
+writers would mix on one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from sandbox_local.isolation import wire
+from sandbox_local.isolation.fileops import Answer, FileOperations
+from sandbox_local.isolation.fileops_entry import text
+from sandbox_local.isolation.fileops_users import Accounts, NoSuchUser
+
+_QUICK = frozenset({"stat", "make_dir", "open_read", "open_write"})
+_LONG = frozenset({"list_dir", "move", "remove", "compose", "usage"})
+_MAX_CHILDREN = 16
+
+
+def serve(sock: socket.socket) -> None:
+    """Do what the requests on a blocking socket ask for, until it is closed.
+
+    Args:
+        sock: Carries frames of `isolation.wire`.
+    """
+    os.umask(0o022)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave nothing to wait for
+    try:
+        _Worker(sock).run()
+    except (EOFError, OSError, wire.WireError):
+        pass  # the server has gone; what still runs dies with the box
+
+
+class _Child(NamedTuple):
+    """A long operation under way."""
+
+    sock: socket.socket
+    frames: wire.Decoder
+    request_id: Any
+
+
+class _Worker:
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._operations = FileOperations(Accounts())
+        self._children: dict[int, _Child] = {}  # by the descriptors of their sockets
+        self._queue: deque[wire.Message] = deque()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def run(self) -> NoReturn:
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._children:
+                    self._take_reply(fd)
+                else:
+                    self._take_request()
+
+    def _take_request(self) -> None:
+        request, fds = wire.recv(self._sock)
+        for fd in fds:
+            os.close(fd)
+        if request.get("op") in _LONG:
+            self._queue.append(request)
+            self._start_queued()
+        else:
+            self._reply(*self._perform(request))
+
+    def _perform(self, request: wire.Message) -> Answer:
+        try:
+            name = request["op"]
+            if name not in _QUICK | _LONG:
+                raise LookupError(f"no file operation {name!r}")
+            answer, fds = getattr(self._operations, name)(**request["args"])
+        except Exception as error:  # noqa: BLE001  whatever it is, the server is told and the worker lives on
+            return {"id": request.get("id"), "error": _describe(error)}, []
+        return {"id": request.get("id"), "ok": answer}, fds
+
+    def _reply(self, reply: wire.Message, fds: Sequence[int] = ()) -> None:
+        try:
+            wire.send(self._sock, reply, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _start_queued(self) -> None:
+        while self._queue and len(self._children) < _MAX_CHILDREN:
+            request = self._queue.popleft()
+            try:
+                sock = self._fork(request)
+            except OSError as error:  # the box has no process left to give
+                self._reply({"id": request.get("id"), "error": _describe(error)})
+                continue
+            self._children[sock.fileno()] = _Child(sock, wire.Decoder(), request.get("id"))
+            self._poll.register(sock, select.POLLIN)
+
+    def _fork(self, request: wire.Message) -> socket.socket:
+        """Start a child that performs a request; returns the socket that its reply comes on."""
+        ours, theirs = socket.socketpair()
+        try:
+            if os.fork() == 0:
+                try:
+                    self._sock.close()
+                    wire.send(theirs, *self._perform(request))
+                finally:
+                    os._exit(0)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours
+
+    def _take_reply(self, fd: int) -> None:
+        child = self._children[fd]
+        try:
+            frame = child.frames.read(child.sock)
+            if frame is None:
+                return
+        except (EOFError, OSError, wire.WireError):
+            message = "the operation was killed, perhaps for want of memory"
+            frame = {"id": child.request_id, "error": {"kind": "internal", "message": message}}, []
+        del self._children[fd]
+        self._poll.unregister(fd)
+        child.sock.close()
+        self._reply(*frame)
+        self._start_queued()
+
+
+def _describe(error: Exception) -> dict[str, Any]:
+    if isinstance(error, NoSuchUser):
+        return {"kind": "user", "message": str(error)}
+    if isinstance(error, OSError):
+        message = error.strerror or str(error)
+        if isinstance(error.filename, bytes):
+            message += f": {text(error.filename)}"
+        return {"kind": "os", "errno": error.errno or errno.EIO, "message": message}
+    if isinstance(error, ValueError):
+        return {"kind": "path", "message": str(error)}
+    return {"kind": "internal", "message": f"{type(error).__name__}: {error}"}
