@@ -12,14 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Enter a network namespace of its own whose only interface is loopback, as root or by way of a user namespace.
+# Enter a network namespace with nothing but loopback, as root or by way of a user namespace.
 WITHOUT_NETWORK = """
 import ctypes, fcntl, os, socket, struct, sys
 CLONE_NEWUSER, CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x10000000, 0x40000000, 0x8914, 1
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.unshare(CLONE_NEWNET | (CLONE_NEWUSER if os.geteuid() else 0)):
     raise OSError(ctypes.get_errno(), "unshare")
-fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), SIOCSIFFLAGS, struct.pack("16sh", b"lo", IFF_UP))
+probe = socket.socket()
+fcntl.ioctl(probe, SIOCSIFFLAGS, struct.pack("16sh", b"lo", IFF_UP))
 assert [name for _, name in socket.if_nameindex()] == ["lo"]
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
