@@ -12,7 +12,7 @@ from sandbox_local.http.errors import BodyTooLarge
 class Body(AsyncIterator[bytes]):
     """An asynchronous iterator over the bytes of a request body, in pieces as the network brings them.
 
-    What is not taken is not read from the network for long: the connection stops reading when too much waits here.
+    What is not taken is not read from the network for long: the connection stops reading when too much waits.
     Iteration raises `HttpError` when the client breaks the framing in the middle.
 
     Attributes:

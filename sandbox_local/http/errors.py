@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 
 class HttpError(Exception):
-    """Raised by a handler, or by the engine itself, to answer `{"code": status, "message": message}` as JSON."""
+    """Raised by a handler or by the engine to answer `{"code": status, "message": message}` as JSON."""
 
     def __init__(
         self,

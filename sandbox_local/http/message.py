@@ -19,7 +19,8 @@ _QUERY_PAIRS = 1000
 class Headers(Mapping[str, str]):
     """Header fields: names in any case, several values to a name, order kept.
 
-    As a mapping it shows lower-case names and the first value of each. Its `repr` shows no values: some are secrets.
+    As a mapping it shows lower-case names and the first value of each. Its `repr` shows no values: some are
+    secrets.
     """
 
     __slots__ = ("_values",)
@@ -199,8 +200,8 @@ class Tunnel:
     """Turns the connection into a stream of bytes: the body of a 101 to an Upgrade, or of a 200 to a CONNECT.
 
     Attributes:
-        run: Called once the head is sent; when it returns, the connection (the stream, with HTTP/2) is closed. It is
-            cancelled when the client resets the connection.
+        run: Called once the head is sent; when it returns, the connection is closed. It is cancelled when the
+            client resets the connection.
     """
 
     run: Callable[[ByteStream], Awaitable[None]]
@@ -224,9 +225,9 @@ class Response:
         Args:
             status: HTTP status.
             headers: Header fields. Length, framing, date and connection management are the engine's.
-            body: The whole body; or an iterator over its pieces, closed (`aclose`) when the client goes away, whose
-                pieces are joined while it has more at once and sent as soon as it has to wait; or a part of a file;
-                or a tunnel.
+            body: The whole body; or an iterator over its pieces, which are joined while it has more at once, and
+                sent as soon as it has to wait; it is closed (`aclose`) when the client goes away; or a part of
+                a file; or a tunnel.
             trailers: Fields sent after the body; they may be filled in until the body ends.
         """
         self.status = status

@@ -1,0 +1,212 @@
+"""One TCP connection, whatever is spoken on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+from typing import Protocol, cast
+
+from sandbox_local.http.message import FileSlice
+
+log = logging.getLogger(__name__)
+
+_SENDFILE_STEP = 4 << 20
+
+
+class Codec(Protocol):
+    """What turns the bytes of a connection into requests and answers into bytes."""
+
+    def receive(self, data: memoryview) -> None:
+        """Take bytes that arrived; they are valid during the call only."""
+
+    def ended(self) -> bool:
+        """The client closed its side; True keeps ours open."""
+
+    def lost(self) -> None:
+        """The connection is gone."""
+
+    def expired(self) -> None:
+        """The link's deadline has passed."""
+
+    def stop(self) -> None:
+        """Take no more requests, finish those that run, then close."""
+
+
+class Owner(Protocol):
+    """Who keeps account of links, and gives each its codec."""
+
+    buffer: memoryview
+
+    def opened(self, link: Link) -> Codec | None:
+        """A link is up; None means that the owner has turned it away."""
+
+    def closed(self, link: Link) -> None:
+        """A link is gone."""
+
+
+class Link(asyncio.BufferedProtocol):
+    """A connection: bytes in, bytes out with backpressure, files out through the kernel.
+
+    All links of a server share one receive buffer: what is in it is consumed before the loop reads again.
+
+    Attributes:
+        deadline: Loop time at which the codec's `expired` is called, or None.
+        codec: Who speaks on this link.
+        peer: Address of the client in words.
+        lost: Whether the connection is gone.
+        reading: Whether bytes are being read from the network.
+    """
+
+    def __init__(self, owner: Owner, write_buffer: int) -> None:
+        self.deadline: float | None = None
+        self.codec: Codec | None = None
+        self.peer = ""
+        self.lost = False
+        self.reading = True
+        self._owner = owner
+        self._write_buffer = write_buffer
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._transport: asyncio.Transport
+        self._socket: socket.socket
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._socket = transport.get_extra_info("socket")
+        address = transport.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._socket.family in (socket.AF_INET, socket.AF_INET6):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._transport.set_write_buffer_limits(self._write_buffer)
+        self.codec = self._owner.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._owner.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.codec is None:
+            return
+        try:
+            self.codec.receive(self._owner.buffer[:nbytes])
+        except Exception:
+            log.exception("connection of %s dropped", self.peer)
+            self.abort()
+
+    def eof_received(self) -> bool:
+        return self.codec is not None and self.codec.ended()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.deadline = None
+        self._writable.set()
+        if self.codec is not None:
+            self.codec.lost()
+        self._owner.closed(self)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # What a codec calls.
+
+    def write(self, *pieces: bytes) -> None:
+        """Send bytes; they wait in memory while the client does not read, so follow with `drain`."""
+        if not self.lost and not self._transport.is_closing():
+            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def unsent(self) -> int:
+        """Number of bytes that wait for the client to read."""
+        return self._transport.get_write_buffer_size()
+
+    async def drain(self) -> None:
+        """Wait until few enough bytes are unsent.
+
+        Raises:
+            ConnectionError: The connection is gone.
+        """
+        await self._writable.wait()
+        if self.lost:
+            raise ConnectionResetError("the client is gone")
+
+    async def send_file(self, file: FileSlice) -> None:
+        """Send a part of a file from the page cache to the socket; the descriptor stays open.
+
+        Raises:
+            ConnectionError: The connection is gone.
+            EOFError: The file is shorter than the slice.
+            OSError: The file can't be read.
+        """
+        self._transport.set_write_buffer_limits(0)
+        try:
+            await self.drain()
+        finally:
+            self._transport.set_write_buffer_limits(self._write_buffer)
+        out = os.dup(self._socket.fileno())  # the loop lets nobody else wait for a transport's own descriptor
+        try:
+            offset, end = file.offset, file.offset + file.length
+            while offset < end:
+                try:
+                    sent = os.sendfile(out, file.fd, offset, min(end - offset, _SENDFILE_STEP))
+                except BlockingIOError:
+                    await _until_writable(out)
+                    continue
+                if sent == 0:
+                    raise EOFError(f"the file ends at {offset}, expected {end}")
+                offset += sent
+                await asyncio.sleep(0)
+        finally:
+            os.close(out)
+
+    def pause_reading(self) -> None:
+        """Leave what the client sends in the network."""
+        if self.reading and not self._transport.is_closing():
+            self.reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if not self.reading and not self._transport.is_closing():
+            self.reading = True
+            self._transport.resume_reading()
+
+    def finish(self) -> None:
+        """Send what is unsent, then tell the client that no more will come."""
+        if not self.lost and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once and drop what is unsent."""
+        self._transport.abort()
+
+    def peer_hung_up(self, events: int) -> bool:
+        """Whether the kernel reports one of `events` (select.POLL...): we are not told while we do not read."""
+        poll = select.poll()
+        poll.register(self._socket.fileno(), events)
+        return bool(poll.poll(0))
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _until_writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    writable = loop.create_future()
+    loop.add_writer(fd, _settle, writable)
+    try:
+        await writable
+    finally:
+        loop.remove_writer(fd)
