@@ -1,0 +1,232 @@
+"""This user's own sandbox server on this machine: join the one that runs, or start it.
+
+Server and clients meet in a directory that only this user can enter. The server keeps its address and key in
+a file there for as long as it can be used, and goes by itself when idle. A lock in the same directory makes
+sure that of many programs that find no server, one starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from sandbox_sync.deadline import Deadline
+from sandbox_sync.errors import SandboxException
+
+START_SECONDS = 30.0
+IDLE_EXIT_SECONDS = 60
+_ANSWER_SECONDS = 5.0
+_POLL_SECONDS = 0.01
+
+_STATE = "server.json"
+_LOCK = "server.lock"
+_LOG = "server.log"
+
+# The server outlives the program that happens to start it, so it gets none of its secrets.
+_VARIABLES = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"}
+_VARIABLE_PREFIXES = ("LC_", "XDG_", "PYTHON", "SANDBOX_LOCAL_")
+
+# Leaves the server to init, so that it is nobody's child here: no zombie, nothing that os.wait() could meet.
+_DETACH = """
+import os, sys
+pid = os.fork()
+if pid:
+    print(pid)
+else:
+    os.dup2(2, 1)
+    os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class LocalEndpoint(NamedTuple):
+    """Where the local server is, and the key it wants.
+
+    Attributes:
+        url: Its base URL, of the control plane and of all sandboxes.
+        api_key: The key for its control plane.
+    """
+
+    url: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"LocalEndpoint(url={self.url!r})"
+
+
+def endpoint() -> LocalEndpoint:
+    """Where this user's local server is; it is started if none runs.
+
+    Raises:
+        SandboxException: It could not be started; the message holds what it said.
+    """
+    if not sys.platform.startswith("linux"):
+        raise SandboxException(
+            f"The local sandbox server needs Linux, and this is {sys.platform}; "
+            "use a remote service (set E2B_API_KEY)"
+        )
+    directory = _directory()
+    running = _running(directory)
+    if running is not None:
+        return running
+    deadline = Deadline.after(START_SECONDS)
+    with _lock(directory, deadline):
+        return _running(directory) or _start(directory, deadline)
+
+
+def _directory() -> Path:
+    uid = os.getuid()
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isdir(runtime) and os.stat(runtime).st_uid == uid:
+        path = Path(runtime, "sandbox-sync")
+    else:
+        path = Path(tempfile.gettempdir(), f"sandbox-sync-{uid}")
+    try:
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        status = path.lstat()
+    except OSError as error:
+        raise SandboxException(
+            f"Cannot make {path}, where the local sandbox server is found: {error}"
+        ) from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
+        raise SandboxException(
+            f"{path} is not a directory that belongs to this user and that nobody else can enter. Remove it: "
+            "whoever made it could pose as the local sandbox server"
+        )
+    return path
+
+
+def _running(directory: Path) -> LocalEndpoint | None:
+    """The server that the state file tells of, if it can be used."""
+    state = _read_state(directory)
+    # A server that is going takes its file away before anything else, and one that answered while it had the
+    # file stays for another idle period: what is still there after an answer can be relied on.
+    if state is not None and _answers(state) and _read_state(directory) == state:
+        return state
+    return None
+
+
+def _read_state(directory: Path) -> LocalEndpoint | None:
+    try:
+        state = json.loads((directory / _STATE).read_bytes())
+        return LocalEndpoint(str(state["url"]), str(state["api_key"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _answers(server: LocalEndpoint) -> bool:
+    """Whether the server is alive and takes the key."""
+    import http.client
+    from urllib.parse import urlencode, urlsplit
+
+    from sandbox_sync_rest.api.sandboxes import get_v2_sandboxes
+
+    address = urlsplit(server.url)
+    request = get_v2_sandboxes.build(limit=1)
+    target = f"{request.path}?{urlencode(request.params)}"
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_ANSWER_SECONDS)
+    try:
+        connection.request(request.method, target, headers={"X-API-Key": server.api_key})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _lock(directory: Path, deadline: Deadline) -> Iterator[None]:
+    """Keep other processes and threads out; the kernel lets go for a process that dies."""
+    import fcntl
+
+    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if deadline.expired:
+                    raise SandboxException(
+                        "Another program has been starting the local sandbox server for "
+                        f"{START_SECONDS:g} s; see {directory / _LOG}"
+                    ) from None
+                time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor, too
+        os.close(descriptor)
+
+
+def _start(directory: Path, deadline: Deadline) -> LocalEndpoint:
+    pid = _spawn(directory)
+    while True:
+        ended = not _is_alive(pid)
+        running = _running(directory)
+        if running is not None:
+            return running
+        if ended:
+            raise _not_started(directory, "did not start")
+        if deadline.expired:
+            raise _not_started(directory, f"was not ready within {START_SECONDS:g} s")
+        time.sleep(_POLL_SECONDS)
+
+
+def _spawn(directory: Path) -> int:
+    """Start a server in a session of its own, with nothing of this process's but its output file."""
+    python = sys.executable
+    if "python" not in os.path.basename(python or ""):  # inside uWSGI and the like it names their program
+        python = os.path.join(sys.exec_prefix, "bin", "python3")
+    serve = [python, "-m", "sandbox_local", "serve", "--port", "0"]
+    serve += ["--idle-exit", str(IDLE_EXIT_SECONDS), "--state-file", str(directory / _STATE)]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _VARIABLES or name.startswith(_VARIABLE_PREFIXES)
+    }
+    log = os.open(directory / _LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        launched = subprocess.run(
+            [python, "-I", "-S", "-c", _DETACH, *serve],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=directory,
+            env=environment,
+            start_new_session=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+        return int(launched.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise _not_started(directory, f"could not be launched with {python}") from error
+    finally:
+        os.close(log)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"  # ended, and an init that does not care has not collected it
+
+
+def _not_started(directory: Path, what: str) -> SandboxException:
+    try:
+        said = (directory / _LOG).read_text(errors="replace")[-4000:].strip()
+    except OSError as error:
+        said = str(error)
+    hint = "\nInstall what it needs: pip install 'sandbox-sync[local]'" if "No module named" in said else ""
+    return SandboxException(f"The local sandbox server {what}. It said:\n{said or '(nothing)'}{hint}")

@@ -1,0 +1,234 @@
+"""What is known of one command: its output in order of arrival, and how it ended.
+
+One thread writes it by following the command's stream; any number of threads read it meanwhile.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from sandbox_sync.deadline import Deadline
+from sandbox_sync.errors import ConnectionException, IncompleteCallException, SandboxException
+
+if TYPE_CHECKING:
+    from sandbox_sync.transport.envd import RpcStream
+    from sandbox_sync_rpc import process_pb2
+
+Channel: TypeAlias = Literal["stdout", "stderr", "pty"]
+Piece: TypeAlias = "tuple[str | None, str | None, bytes | None]"
+"""A piece of output as (stdout, stderr, pty); exactly one of them is set."""
+
+_CHUNK_OVERHEAD = 128  # bytes that a chunk takes beside its data: many small ones must not escape the bound
+
+
+class Decoder:
+    """Turns output into text. A character that arrives in two chunks stays whole; bad bytes become U+FFFD."""
+
+    def __init__(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._stdout = decoder("replace")
+        self._stderr = decoder("replace")
+
+    def feed(self, channel: Channel, data: bytes, *, final: bool = False) -> Iterator[Piece]:
+        """The piece of output that these bytes complete, if any."""
+        if channel == "pty":
+            yield None, None, data
+        elif channel == "stdout":
+            if text := self._stdout.decode(data, final):
+                yield text, None, None
+        elif text := self._stderr.decode(data, final):
+            yield None, text, None
+
+    def finish(self) -> Iterator[Piece]:
+        """What is left of characters that never became whole."""
+        yield from self.feed("stdout", b"", final=True)
+        yield from self.feed("stderr", b"", final=True)
+
+
+class Transcript:
+    """The output of a command and its end.
+
+    Args:
+        limit: Bytes of memory that the output may take; the oldest is dropped beyond it. None for no bound.
+        pid: The command's process id, where it is known before its stream tells.
+
+    Attributes:
+        pid: The command's process id, once it is known.
+        end: How the command ended, once it did.
+        failure: Why its end will not be seen, once that is so.
+    """
+
+    def __init__(self, limit: int | None, pid: int | None = None) -> None:
+        self.pid = pid
+        self.end: process_pb2.ProcessEvent.EndEvent | None = None
+        self.failure: BaseException | None = None
+        self._interruption: BaseException | None = None
+        self._limit = limit
+        self._owner = os.getpid()
+        self._changed = threading.Condition()
+        self._chunks: list[tuple[Channel, bytes]] = []
+        self._dropped = 0  # chunks that are gone, which is the number of the oldest one kept
+        self._size = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will come."""
+        return self.end is not None or self.failure is not None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether output was dropped to keep within the limit."""
+        return self._dropped > 0
+
+    # Writing
+
+    def follow(self, stream: RpcStream, deliver: Callable[[Piece], None] | None) -> None:
+        """Record the events of a stream to its end, handing each piece of output to `deliver` as it arrives.
+
+        Raises:
+            IncompleteCallException: The stream broke, or it ended before the command did.
+        """
+        decoder = Decoder()
+        try:
+            for message in stream:
+                event = message.event
+                kind = event.WhichOneof("event")
+                if kind == "data" and (channel := event.data.WhichOneof("output")):
+                    data = getattr(event.data, channel)
+                    self._append(channel, data)
+                    if deliver is not None:
+                        for piece in decoder.feed(channel, data):
+                            deliver(piece)
+                elif kind == "start":
+                    with self._changed:
+                        self.pid = event.start.pid
+                        self._changed.notify_all()
+                elif kind == "end":
+                    if deliver is not None:
+                        for piece in decoder.finish():
+                            deliver(piece)
+                    with self._changed:
+                        self.end = event.end
+                        self._changed.notify_all()
+        except IncompleteCallException:
+            if self.end is None:
+                raise
+        if self.end is None:
+            raise ConnectionException(f"The stream of command {self.pid} ended, and the command had not")
+
+    def fail(self, error: BaseException) -> None:
+        """Settle a command whose end will not be seen; the first reason given stands."""
+        explained = self.explain(error)
+        with self._changed:
+            if not self.settled:
+                self.failure = explained
+            self._changed.notify_all()
+
+    def explain(self, error: BaseException) -> BaseException:
+        """Tell an error what is known of the command."""
+        if isinstance(error, IncompleteCallException):
+            error.pid = self.pid
+            error.stdout = self.text("stdout")
+            error.stderr = self.text("stderr")
+        return error
+
+    def interrupt(self, error: BaseException) -> None:
+        """Have the next `wait` raise an error of the caller's own functions."""
+        with self._changed:
+            self._interruption = error
+            self._changed.notify_all()
+
+    def _append(self, channel: Channel, data: bytes) -> None:
+        with self._changed:
+            self._chunks.append((channel, data))
+            self._size += len(data) + _CHUNK_OVERHEAD
+            if self._limit is not None and self._size > self._limit:
+                self._drop_oldest(down_to=self._limit * 3 // 4)  # many at once: shifting a long list costs
+            self._changed.notify_all()
+
+    def _drop_oldest(self, down_to: int) -> None:
+        dropped = 0
+        while self._size > down_to:
+            self._size -= len(self._chunks[dropped][1]) + _CHUNK_OVERHEAD
+            dropped += 1
+        del self._chunks[:dropped]
+        self._dropped += dropped
+
+    # Reading
+
+    def data(self, channel: Channel) -> bytes:
+        """What is kept of a channel's output so far."""
+        with self._lock():
+            return b"".join(data for name, data in self._chunks if name == channel)
+
+    def text(self, channel: Channel) -> str:
+        """The same as text; a last character that is not whole yet is left out while more may come."""
+        settled = self.settled
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(self.data(channel), settled)
+
+    def pieces(self, deadline: Deadline) -> Iterator[Piece]:
+        """The output from the oldest kept, as it arrives, until the command is settled or the time is up.
+
+        Raises:
+            SandboxException: Output was dropped before it was reached.
+        """
+        decoder = Decoder()
+        position = self._dropped
+        while True:
+            if not self._wait(partial(self._is_beyond, position), deadline):
+                return
+            with self._lock():
+                settled = self.settled
+                chunks = self._chunks[max(0, position - self._dropped) :]
+                missed = self._dropped - position
+            if missed > 0:
+                raise SandboxException(
+                    f"Command {self.pid} wrote faster than its output was read: {missed} chunks were dropped"
+                )
+            position += len(chunks)
+            for channel, data in chunks:
+                yield from decoder.feed(channel, data)
+            if settled:
+                yield from decoder.finish()
+                return
+
+    def _is_beyond(self, position: int) -> bool:
+        return self.settled or position < self._dropped + len(self._chunks)
+
+    def wait_for_pid(self, deadline: Deadline) -> int | None:
+        """The command's process id; None if it is not known when the time is up or the command is settled."""
+        self._wait(lambda: self.pid is not None or self.settled, deadline)
+        return self.pid
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Wait until the command is settled; False if the time was up first.
+
+        Raises:
+            BaseException: What `interrupt` was given, once.
+        """
+        in_time = self._wait(lambda: self.settled or self._interruption is not None, deadline)
+        interruption, self._interruption = self._interruption, None
+        if interruption is not None:
+            raise interruption
+        return in_time
+
+    def _wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
+        with self._lock():
+            while not ready():
+                if deadline.expired:
+                    return False
+                self._changed.wait(deadline.remaining())
+            return True
+
+    def _lock(self) -> threading.Condition:
+        if os.getpid() != self._owner:  # the writing thread did not come along; the lock may be held for ever
+            raise ConnectionException(
+                f"This handle belongs to process {self._owner}, of which this process is a fork; "
+                f"commands.connect({self.pid}) makes one that works here"
+            )
+        return self._changed
