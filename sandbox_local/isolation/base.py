@@ -1,7 +1,7 @@
 """What the server needs of an isolated environment, whichever backend makes it.
 
-A `Backend` makes `Box`es. A box is one isolated Linux environment: its own processes, files, users, network and
-host name. Everything that comes out of a box (paths, names, numbers, bytes) was chosen by code nobody trusts.
+A `Backend` makes `Box`es. A box is one isolated Linux environment: its own processes, files, users, network
+and host name. Everything that comes out of a box (paths, names, numbers, bytes) was chosen by code nobody trusts.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sandbox_local.isolation.errors import BoxGone, IsolationError, MissingDirectory, UnknownUser
 
-class IsolationError(Exception):
-    """This machine cannot make an isolated environment; the message says why and what to change."""
-
-
-class BoxGone(Exception):
-    """The box has ended: it was closed, or its first process died."""
-
-
-class UnknownUser(Exception):
-    """The box has no user of that name."""
-
-
-class MissingDirectory(Exception):
-    """The working directory asked for does not exist in the box."""
+__all__ = [
+    "Backend",
+    "Box",
+    "BoxGone",
+    "BoxSpec",
+    "Command",
+    "Exit",
+    "IsolationError",
+    "MissingDirectory",
+    "Process",
+    "UnknownUser",
+]
 
 
 @dataclass(frozen=True)
@@ -112,17 +111,22 @@ class Box(Protocol):
     ended: asyncio.Future[str]
 
     async def spawn(self, command: Command) -> Process:
-        """Start a process. A program that is missing or not executable is no error here: the process writes the
-        reason to its standard error and exits 127 or 126, as a shell's would.
+        """Start a process. A program that is missing or not executable is no error here: the process writes
+        the reason to its standard error and exits 127 or 126, as a shell's would.
 
         Raises:
+            ValueError: No program, a NUL character, or `=` in the name of a variable.
             UnknownUser: No such user in the box.
             MissingDirectory: The working directory does not exist.
+            OSError: The user may not enter the working directory, or the box may have no more processes.
             BoxGone: The box has ended.
         """
 
     async def files(self, operation: str, **arguments: Any) -> tuple[dict[str, Any], list[int]]:
-        """Run one operation of `file_worker` inside the box, as the box's root; returns its answer and descriptors.
+        """Run one operation of `file_worker` inside the box, as the box's root.
+
+        Returns:
+            Its answer, and descriptors that belong to the caller.
 
         Raises:
             OSError: The operation failed with that errno.

@@ -1,0 +1,144 @@
+"""The Linux system calls that Python's standard library does not offer, or not yet in 3.10."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWNET = 0x40000000
+CLONE_NEWNS = 0x00020000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWUTS = 0x04000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+
+_MACHINE = os.uname().machine
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_OPEN_TREE = 428  # these and all later numbers are the same on every architecture
+_MOVE_MOUNT = 429
+_CLOSE_RANGE = 436
+_MOUNT_SETATTR = 442
+
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 1
+_OPEN_TREE_CLOEXEC = 0o2000000
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOUNT_ATTR_IDMAP = 0x00100000
+_CLOSE_RANGE_CLOEXEC = 4
+
+_PR_SET_DUMPABLE = 4
+_SECCOMP_SET_MODE_FILTER = 1
+
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+
+
+def supported() -> bool:
+    """Whether the numbers of this machine's system calls are known here."""
+    return _MACHINE in _PIVOT_ROOT
+
+
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Move this process into the namespace that a descriptor stands for."""
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """Mount a file system, or with MS_BIND a directory or file."""
+    done = _libc.mount(
+        os.fsencode(source), os.fsencode(target), os.fsencode(kind), flags, os.fsencode(data) or None
+    )
+    _check(done, f"mount {kind or source}", target)
+
+
+def bind(source: str, target: str, *, recursive: bool = False) -> None:
+    """Show a directory or file at a second place."""
+    mount(source, target, flags=MS_BIND | (MS_REC if recursive else 0))
+
+
+def set_idmap(path: str, userns_fd: int) -> None:
+    """Replace the mount at `path`, in this mount namespace, by one whose owners are mapped as in a user
+    namespace."""
+    fd = _open_tree(path)
+    try:
+        attributes = struct.pack("QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, userns_fd)
+        done = _libc.syscall(_MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, attributes, len(attributes))
+        _check(done, "mount_setattr", path)
+        done = _libc.syscall(_MOVE_MOUNT, fd, b"", _AT_FDCWD, os.fsencode(path), _MOVE_MOUNT_F_EMPTY_PATH)
+        _check(done, "move_mount", path)
+    finally:
+        os.close(fd)
+
+
+def pivot_root(path: str) -> None:
+    """Make the mount at `path` the root of this mount namespace, and forget the old one."""
+    os.chdir(path)
+    _check(_libc.syscall(_PIVOT_ROOT[_MACHINE], b".", b"."), "pivot_root", path)
+    _check(_libc.umount2(b".", MNT_DETACH), "umount2", path)
+    os.chdir("/")
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether others of this user, and its user namespace's root, may trace this process and read what is its."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
+
+
+def load_seccomp(program: ctypes.Structure) -> None:
+    """Load a seccomp filter; without NO_NEW_PRIVS, which needs CAP_SYS_ADMIN and lets sudo work."""
+    done = _libc.syscall(_SECCOMP[_MACHINE], _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program))
+    _check(done, "seccomp")
+
+
+def close_on_exec_from(lowest: int) -> None:
+    """Mark every descriptor from `lowest` on as not to be inherited by a program that is executed."""
+    _check(_libc.syscall(_CLOSE_RANGE, lowest, 0x7FFFFFFF, _CLOSE_RANGE_CLOEXEC), "close_range")
+
+
+def loopback_up() -> None:
+    """Switch on the loopback interface of this network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+
+
+def _open_tree(path: str) -> int:
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
+    return _check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), "open_tree", path)
+
+
+def _check(result: int, call: str, path: str = "") -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        reason = f"{call}: {errno.errorcode.get(number, number)}, {os.strerror(number)}"
+        raise OSError(number, reason, path or None)
+    return result
