@@ -1,0 +1,40 @@
+"""The one handler of the server: it tells requests to sandboxes from requests to the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sandbox_local.control.api import ControlPlane
+from sandbox_local.http import Request, Response
+from sandbox_local.plane import BadAddress, SandboxPlane, address
+
+
+class App:
+    """Answers every request.
+
+    Args:
+        control: The control plane.
+        plane: The sandboxes.
+
+    Attributes:
+        last_request: When a request last came or was answered, by the clock of the event loop.
+    """
+
+    def __init__(self, control: ControlPlane, plane: SandboxPlane) -> None:
+        self._control = control
+        self._plane = plane
+        self.last_request = asyncio.get_running_loop().time()
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request."""
+        loop = asyncio.get_running_loop()
+        self.last_request = loop.time()
+        try:
+            to = address(request)
+            if to is None:
+                return await self._control.handle(request)
+            return await self._plane.handle(request, to)
+        except BadAddress as error:
+            return Response(400, {"content-type": "text/plain; charset=utf-8"}, f"{error}\n".encode())
+        finally:
+            self.last_request = loop.time()

@@ -1,0 +1,160 @@
+"""The life of the server process: get ready, say so, serve, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import ipaddress
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+
+from sandbox_local.app import App
+from sandbox_local.config import DISK_BYTES, MOST_SANDBOXES, Config
+from sandbox_local.control.api import ControlPlane
+from sandbox_local.control.registry import Registry, Sandbox, Service
+from sandbox_local.envd.service import Envd
+from sandbox_local.http import listen
+from sandbox_local.isolation.namespaces import NamespaceBackend
+from sandbox_local.plane import SandboxPlane
+from sandbox_local.statefile import StateFile
+
+log = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 1.0
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+async def serve(config: Config, on_ready: Callable[[str], None]) -> None:
+    """Serve until a signal, the lifeline or idleness ends it; everything is gone when it returns.
+
+    Args:
+        config: How.
+        on_ready: Called with the server's URL once it answers requests.
+
+    Raises:
+        IsolationError: This machine does not allow sandboxes.
+        StateFileHeld: Another server has the state file.
+        OSError: The address can't be had, or the state file can't be written.
+    """
+    serving = asyncio.get_running_loop().create_task(_serve(config, on_ready))
+    _stop_when_told(serving, config.lifeline)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        pass
+
+
+async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        listener = stack.enter_context(_bind(config.host, config.port))
+        host, port = listener.getsockname()[:2]
+        address = ipaddress.ip_address(host)
+        if not address.is_loopback:
+            log.warning(
+                "listening on %s: other machines can reach this server, and whoever has its API key can run "
+                "programs on this one; its sandboxes are not meant for hostile code of strangers",
+                host,
+            )
+        backend = NamespaceBackend()
+        stack.push_async_callback(backend.close)
+        await backend.start()
+        _allow_many_descriptors()
+        registry = Registry(backend, MOST_SANDBOXES, DISK_BYTES)
+        stack.push_async_callback(registry.close)
+        # Names under "localhost" lead to this machine, so PORT-ID.localhost reaches a sandbox's port from it.
+        domain = f"localhost:{port}" if address.is_loopback else None
+        app = App(ControlPlane(registry, config.api_key, domain), SandboxPlane(registry, _make_envd))
+        server = await listen(app.handle, sockets=[listener])
+        stack.push_async_callback(server.close, _GRACE_SECONDS)
+        url = _url(address, port)
+        if config.state_file is not None:
+            # Removed before anything else, so that who finds no server there can start the next one.
+            state = {"url": url, "api_key": config.api_key, "pid": os.getpid(), "version": version()}
+            stack.callback(StateFile.write(config.state_file, state).remove)
+        on_ready(url)
+        await _until_idle(config.idle_exit, app, registry)
+
+
+def version() -> str:
+    """The version of this distribution."""
+    return importlib.metadata.version("sandbox-sync")
+
+
+def _stop_when_told(serving: asyncio.Task[None], lifeline: int | None) -> None:
+    """Cancel `serving` at the first signal, or when the lifeline ends."""
+    loop = asyncio.get_running_loop()
+    told = False
+
+    def stop() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            serving.cancel()
+
+    def read(descriptor: int) -> None:
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            stop()
+
+    for signum in _SIGNALS:
+        loop.add_signal_handler(signum, stop)
+    if lifeline is not None:
+        loop.add_reader(lifeline, read, lifeline)
+
+
+async def _until_idle(seconds: float | None, app: App, registry: Registry) -> None:
+    """Return when for so long no sandbox lived and no request came; never, if `seconds` is None."""
+    loop = asyncio.get_running_loop()
+    if seconds is None:
+        await loop.create_future()
+        return
+    while True:
+        idle_since = loop.time() if len(registry) else max(app.last_request, registry.last_end)
+        left = idle_since + seconds - loop.time()
+        if left <= 0:
+            return
+        await asyncio.sleep(left)
+
+
+def _make_envd(sandbox: Sandbox) -> Service:
+    return Envd(
+        sandbox.box,
+        sandbox.sandbox_id,
+        sandbox.plan.template.template_id,
+        sandbox.plan.env_vars,
+        sandbox.envd_access_token,
+        "user",
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"can't listen on {host} port {port}: {error.strerror}") from None
+    return listener
+
+
+def _url(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> str:
+    """The URL for clients on this machine."""
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
+
+
+def _allow_many_descriptors() -> None:
+    """A sandbox takes a few and a stream takes one, so the usual soft limit of 1024 is soon reached."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
