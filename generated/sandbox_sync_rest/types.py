@@ -8,7 +8,8 @@ an unknown enum value is a plain string, and a field that is absent, null or mal
 is None, or empty for lists and maps. Only the fields named by `x-essential` in the contract have to be there.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_building = threading.RLock()
+
 
 class Model(BaseModel):
     """An object of the contract, checked exactly.
@@ -45,6 +48,20 @@ class Model(BaseModel):
 
     NULLABLE: ClassVar[frozenset[str]] = frozenset()
     """Fields for which null on the wire means something else than absence."""
+
+    @classmethod
+    def model_rebuild(cls, **options: Any) -> bool | None:
+        """Build the validator, which is put off until first use; one thread at a time.
+
+        pydantic 2.11 and 2.12 fail when two threads do it at once.
+        """
+        with _building:
+            return None if cls.__pydantic_complete__ else super().model_rebuild(**options)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Leave out secrets, and fields that may be such for all that is known of them."""
+        declared = type(self).model_fields
+        return [(name, value) for name, value in super().__repr_args__() if name in declared]
 
     @model_validator(mode="after")
     def _take_none_as_absent(self) -> "Self":
@@ -76,7 +93,8 @@ class LenientModel(Model):
 
 @lru_cache(maxsize=None)
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    with _building:
+        return TypeAdapter(kind)
 
 
 def read(kind: type[T], response: "requests.Response", operation: str) -> T:
@@ -90,15 +108,13 @@ def read(kind: type[T], response: "requests.Response", operation: str) -> T:
     Raises:
         InvalidResponse: The body is not JSON, is of another shape, or lacks something essential.
     """
-    adapter: TypeAdapter[T] = _adapter(kind)
+    adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # a type is hashable
     try:
         value = from_json(response.content)
         return adapter.validate_python(kind() if value is None else value)
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_context=False, include_input=False)
-        )
-        raise InvalidResponse(operation, response.status_code, "; ".join(problems)) from None
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "the whole"
+        raise InvalidResponse(operation, response.status_code, f"{where}: {problem['msg']}") from None
     except ValueError:
         raise InvalidResponse(operation, response.status_code, "it is not JSON") from None

@@ -23,7 +23,7 @@ def build(sandbox_id: str, *, start: int | None = None, limit: int | None = None
     Args:
         sandbox_id: ID of the sandbox.
         start: Only entries from this time on, in milliseconds since 1970.
-        limit: Largest number of entries to return.
+        limit: Largest number of entries to return. Default: 1000.
     """
     return Request(
         operation="get_sandboxes_sandbox_id_logs",
@@ -65,7 +65,7 @@ def call(
             500: The server failed.
         sandbox_id: ID of the sandbox.
         start: Only entries from this time on, in milliseconds since 1970.
-        limit: Largest number of entries to return.
+        limit: Largest number of entries to return. Default: 1000.
 
     Returns:
         The body, or None if the contract knows none for the status.

@@ -44,7 +44,7 @@ def build(
         started_after: Only sandboxes that started at this time or later.
         template: Only sandboxes made from this template, an ID or a name without a tag.
         next_token: Token of the page to return, from the header `X-Next-Token` of the page before.
-        limit: Largest number of entries on the page.
+        limit: Largest number of entries on the page. Default: 100.
     """
     return Request(
         operation="get_v2_sandboxes",
@@ -110,7 +110,7 @@ def call(
         started_after: Only sandboxes that started at this time or later.
         template: Only sandboxes made from this template, an ID or a name without a tag.
         next_token: Token of the page to return, from the header `X-Next-Token` of the page before.
-        limit: Largest number of entries on the page.
+        limit: Largest number of entries on the page. Default: 100.
 
     Returns:
         The body, or None if the contract knows none for the status.

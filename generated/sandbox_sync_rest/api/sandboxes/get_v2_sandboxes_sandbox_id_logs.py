@@ -32,7 +32,7 @@ def build(
         sandbox_id: ID of the sandbox.
         cursor: Where to start, in milliseconds since 1970; the end that the direction starts from when
             absent.
-        limit: Largest number of entries to return.
+        limit: Largest number of entries to return. Default: 1000.
         direction: Whether to read on from the cursor or back from it; `backward` when absent.
         level: Only entries of this level or a more severe one.
         search: Only entries whose message contains this text.
@@ -89,7 +89,7 @@ def call(
         sandbox_id: ID of the sandbox.
         cursor: Where to start, in milliseconds since 1970; the end that the direction starts from when
             absent.
-        limit: Largest number of entries to return.
+        limit: Largest number of entries to return. Default: 1000.
         direction: Whether to read on from the cursor or back from it; `backward` when absent.
         level: Only entries of this level or a more severe one.
         search: Only entries whose message contains this text.

@@ -27,7 +27,7 @@ def build(
     Args:
         sandbox_id: Only snapshots that were taken of this sandbox.
         name: Only snapshots of this name.
-        limit: Largest number of entries on the page.
+        limit: Largest number of entries on the page. Default: 100.
         next_token: Token of the page to return, from the header `X-Next-Token` of the page before.
     """
     return Request(
@@ -72,7 +72,7 @@ def call(
             500: The server failed.
         sandbox_id: Only snapshots that were taken of this sandbox.
         name: Only snapshots of this name.
-        limit: Largest number of entries on the page.
+        limit: Largest number of entries on the page. Default: 100.
         next_token: Token of the page to return, from the header `X-Next-Token` of the page before.
 
     Returns:
