@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 
+class ClientGone(Exception):
+    """The connection of the client is gone; there is nobody to answer."""
+
+
 class HttpError(Exception):
     """Raised by a handler or by the engine to answer `{"code": status, "message": message}` as JSON."""
 

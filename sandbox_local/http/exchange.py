@@ -33,7 +33,7 @@ class Sink(Protocol):
         """Wait until more may be sent.
 
         Raises:
-            ConnectionError: The client is gone.
+            ClientGone: There is nobody to send to.
         """
 
 

@@ -12,7 +12,7 @@ from http import HTTPStatus
 import httptools
 
 from sandbox_local.http.body import Body
-from sandbox_local.http.errors import HttpError
+from sandbox_local.http.errors import ClientGone, HttpError
 from sandbox_local.http.exchange import CONNECTION_FIELDS, answer, dispose, outgoing_fields, pump
 from sandbox_local.http.limits import Limits
 from sandbox_local.http.link import Link
@@ -226,7 +226,7 @@ class H1:
     def _read_on_as_http(self, body: Body | None = None) -> None:
         """No tunnel: what follows the head of an upgrade request is HTTP after all.
 
-        The parser has given up on it, so a new one goes on; a head of our own tells it how the body is framed.
+        The parser has given up on it, so a new one goes on; a head of our own tells it of the body's framing.
         """
         held, self._held = self._held, None
         self._parser = httptools.HttpRequestParser(self)
@@ -258,7 +258,7 @@ class H1:
         if task.cancelled():
             self._link.abort()
         elif (error := task.exception()) is not None:
-            if not isinstance(error, ConnectionError):
+            if not isinstance(error, ClientGone):
                 log.error("connection of %s dropped", self._link.peer, exc_info=error)
             self._link.abort()
         elif not self._over:
@@ -332,8 +332,8 @@ class H1:
         self._hang_up(clean=True)
 
     def _hang_up(self, *, clean: bool) -> None:
-        """Close. If the client may still be sending, listen for a while first: closing at once would reset the
-        connection, and the reset could overtake the answer.
+        """Close. If the client may still be sending, listen for a while first: closing at once would reset
+        the connection, and the reset could overtake the answer.
         """
         self._deaf = self._over = True
         self._waiting.clear()

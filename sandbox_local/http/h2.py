@@ -25,7 +25,7 @@ from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
 from sandbox_local.http.body import Body
-from sandbox_local.http.errors import HttpError
+from sandbox_local.http.errors import ClientGone, HttpError
 from sandbox_local.http.exchange import answer, dispose, outgoing_fields, pump
 from sandbox_local.http.limits import Limits
 from sandbox_local.http.link import Link
@@ -239,7 +239,7 @@ class H2:
         del self._streams[stream.stream_id]
         if not self._deaf:
             error = None if task.cancelled() else task.exception()
-            if error is not None and not isinstance(error, ConnectionError):
+            if error is not None and not isinstance(error, ClientGone):
                 log.error("stream of %s dropped", self._link.peer, exc_info=error)
             self._end_stream(stream, failed=task.cancelled() or error is not None)
         if not self._streams and not self._link.lost:

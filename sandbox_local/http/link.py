@@ -9,6 +9,7 @@ import select
 import socket
 from typing import Protocol, cast
 
+from sandbox_local.http.errors import ClientGone
 from sandbox_local.http.message import FileSlice
 
 log = logging.getLogger(__name__)
@@ -130,17 +131,17 @@ class Link(asyncio.BufferedProtocol):
         """Wait until few enough bytes are unsent.
 
         Raises:
-            ConnectionError: The connection is gone.
+            ClientGone: The connection is gone.
         """
         await self._writable.wait()
         if self.lost:
-            raise ConnectionResetError("the client is gone")
+            raise ClientGone(self.peer)
 
     async def send_file(self, file: FileSlice) -> None:
         """Send a part of a file from the page cache to the socket; the descriptor stays open.
 
         Raises:
-            ConnectionError: The connection is gone.
+            ClientGone: The connection is gone.
             EOFError: The file is shorter than the slice.
             OSError: The file can't be read.
         """
@@ -158,6 +159,8 @@ class Link(asyncio.BufferedProtocol):
                 except BlockingIOError:
                     await _until_writable(out)
                     continue
+                except (BrokenPipeError, ConnectionResetError):
+                    raise ClientGone(self.peer) from None
                 if sent == 0:
                     raise EOFError(f"the file ends at {offset}, expected {end}")
                 offset += sent
@@ -191,7 +194,7 @@ class Link(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def peer_hung_up(self, events: int) -> bool:
-        """Whether the kernel reports one of `events` (select.POLL...): we are not told while we do not read."""
+        """Whether the kernel reports one of `events` (select.POLL...), as the loop does while it reads."""
         poll = select.poll()
         poll.register(self._socket.fileno(), events)
         return bool(poll.poll(0))

@@ -225,9 +225,9 @@ class Response:
         Args:
             status: HTTP status.
             headers: Header fields. Length, framing, date and connection management are the engine's.
-            body: The whole body; or an iterator over its pieces, which are joined while it has more at once, and
-                sent as soon as it has to wait; it is closed (`aclose`) when the client goes away; or a part of
-                a file; or a tunnel.
+            body: The whole body; or an iterator over its pieces, which are joined while it has more at once,
+                sent as soon as it has to wait, and closed (`aclose`) if the client goes away; or a part of a
+                file; or a tunnel.
             trailers: Fields sent after the body; they may be filled in until the body ends.
         """
         self.status = status

@@ -1,0 +1,8 @@
+"""The RPC engine: handlers written once over protobuf messages, served as Connect and as gRPC."""
+
+from sandbox_local.rpc.call import owns_deadline
+from sandbox_local.rpc.codes import Code, RpcError
+from sandbox_local.rpc.context import Context
+from sandbox_local.rpc.dispatch import Rpc
+
+__all__ = ["Code", "Context", "Rpc", "RpcError", "owns_deadline"]
