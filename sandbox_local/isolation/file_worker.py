@@ -21,12 +21,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from sandbox_local.isolation import wire
-from sandbox_local.isolation.fileops import Answer, FileOperations
+from sandbox_local.isolation.errors import UnknownUser
+from sandbox_local.isolation.fileops import LONG, QUICK, Answer
 from sandbox_local.isolation.fileops_entry import text
-from sandbox_local.isolation.fileops_users import Accounts, NoSuchUser
 
-_QUICK = frozenset({"stat", "make_dir", "open_read", "open_write"})
-_LONG = frozenset({"list_dir", "move", "remove", "compose", "usage"})
 _MAX_CHILDREN = 16
 
 
@@ -55,7 +53,6 @@ class _Child(NamedTuple):
 class _Worker:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._operations = FileOperations(Accounts())
         self._children: dict[int, _Child] = {}  # by the descriptors of their sockets
         self._queue: deque[wire.Message] = deque()
         self._poll = select.poll()
@@ -73,21 +70,11 @@ class _Worker:
         request, fds = wire.recv(self._sock)
         for fd in fds:
             os.close(fd)
-        if request.get("op") in _LONG:
+        if request.get("op") in LONG:
             self._queue.append(request)
             self._start_queued()
         else:
-            self._reply(*self._perform(request))
-
-    def _perform(self, request: wire.Message) -> Answer:
-        try:
-            name = request["op"]
-            if name not in _QUICK | _LONG:
-                raise LookupError(f"no file operation {name!r}")
-            answer, fds = getattr(self._operations, name)(**request["args"])
-        except Exception as error:  # noqa: BLE001  whatever it is, the server is told and the worker lives on
-            return {"id": request.get("id"), "error": _describe(error)}, []
-        return {"id": request.get("id"), "ok": answer}, fds
+            self._reply(*_perform(request))
 
     def _reply(self, reply: wire.Message, fds: Sequence[int] = ()) -> None:
         try:
@@ -114,7 +101,7 @@ class _Worker:
             if os.fork() == 0:
                 try:
                     self._sock.close()
-                    wire.send(theirs, *self._perform(request))
+                    wire.send(theirs, *_perform(request))
                 finally:
                     os._exit(0)
         except OSError:
@@ -140,8 +127,18 @@ class _Worker:
         self._start_queued()
 
 
+def _perform(request: wire.Message) -> Answer:
+    """The reply to a request."""
+    try:
+        operation = QUICK.get(request["op"]) or LONG[request["op"]]
+        answer, fds = operation(**request["args"])
+    except Exception as error:  # noqa: BLE001  whatever it is, the server is told and the worker lives on
+        return {"id": request.get("id"), "error": _describe(error)}, []
+    return {"id": request.get("id"), "ok": answer}, fds
+
+
 def _describe(error: Exception) -> dict[str, Any]:
-    if isinstance(error, NoSuchUser):
+    if isinstance(error, UnknownUser):
         return {"kind": "user", "message": str(error)}
     if isinstance(error, OSError):
         message = error.strerror or str(error)

@@ -13,13 +13,14 @@ import json
 import os
 import posixpath
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sandbox_local.isolation.fileops_entry import entry, read_metadata, replace_metadata, text
+from sandbox_local.isolation import users
+from sandbox_local.isolation.fileops_entry import Names, entry, read_metadata, replace_metadata, text
+from sandbox_local.isolation.fileops_paths import check_regular, expand, give, make_directories
 from sandbox_local.isolation.fileops_tree import remove_tree, walk
 from sandbox_local.isolation.fileops_usage import usage
-from sandbox_local.isolation.fileops_users import Accounts, User
 
 Answer = tuple[dict[str, Any], list[int]]
 
@@ -29,208 +30,142 @@ _COPY = 1 << 20
 _OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-class FileOperations:
-    """The operations by their names on the wire. Each returns its answer and the descriptors that go with it.
+def describe(user: str, path: str) -> Answer:
+    """The entry of a path itself."""
+    return {"entry": entry(expand(path, users.find(user)), Names())}, []
 
-    All of them raise OSError (the operation failed with that errno), NoSuchUser, and ValueError (the path
-    can't be expanded, or what it names is not what the operation works on).
+
+def list_dir(user: str, path: str, depth: int) -> Answer:
+    """The entries below a directory, as a descriptor to read one JSON object a line from.
+
+    Entries that vanish meanwhile are left out, and so are those whose path is too long for the kernel.
     """
-
-    def __init__(self, accounts: Accounts) -> None:
-        self._accounts = accounts
-
-    def stat(self, user: str, path: str) -> Answer:
-        """The entry of a path itself."""
-        return {"entry": self._entry(expand(path, self._accounts.user(user)))}, []
-
-    def list_dir(self, user: str, path: str, depth: int) -> Answer:
-        """The entries below a directory, as a descriptor to read one JSON object a line from.
-
-        Entries that vanish meanwhile are left out, and so are those whose path is too long for the kernel.
-        """
-        root = posixpath.normpath(expand(path, self._accounts.user(user)))
-        listing = os.memfd_create("listing", os.MFD_CLOEXEC)
-        try:
-            size = 0
-            with open(listing, "wb", closefd=False) as lines:
-                for found in walk(root, max(depth, 1), _MAX_LISTING):
-                    try:
-                        line = json.dumps(self._entry(found)).encode() + b"\n"
-                    except OSError:
-                        continue
-                    size += len(line)
-                    if size > _MAX_LISTING:
-                        raise OSError(errno.EOVERFLOW, "too many entries to list at once")
-                    lines.write(line)
-        except BaseException:
-            os.close(listing)
-            raise
-        return {"size": size}, [listing]
-
-    def make_dir(self, user: str, path: str) -> Answer:
-        """Make a directory and those above it; FileExistsError when it is there."""
-        owner = self._accounts.user(user)
-        target = expand(path, owner)
-        try:
-            there = os.stat(target)
-        except FileNotFoundError:
-            _make_directories(target, owner)
-            return {"entry": self._entry(target)}, []
-        if stat.S_ISDIR(there.st_mode):
-            raise FileExistsError(errno.EEXIST, f"directory already exists: {text(target)}")
-        raise ValueError(f"path already exists but it is not a directory: {text(target)}")
-
-    def move(self, user: str, source: str, destination: str) -> Answer:
-        """Rename; directories above the destination are made, a file there is replaced."""
-        owner = self._accounts.user(user)
-        old, new = expand(source, owner), expand(destination, owner)
-        os.lstat(old)
-        _make_directories(posixpath.dirname(posixpath.normpath(new)), owner)
-        os.rename(old, new)
-        return {"entry": self._entry(new)}, []
-
-    def remove(self, user: str, path: str) -> Answer:
-        """Remove a file, or a directory with all in it; what is not there is removed already."""
-        remove_tree(posixpath.normpath(expand(path, self._accounts.user(user))))
-        return {}, []
-
-    def open_read(self, user: str, path: str) -> Answer:
-        """A descriptor that reads a regular file, with the file's name, size and time."""
-        target = expand(path, self._accounts.user(user))
-        _check_regular(os.stat(target), target)
-        fd = os.open(target, os.O_RDONLY | _OPEN)
-        try:
-            info = _check_regular(os.fstat(fd), target)
-            if info.st_size == 0:
-                fd = _settle(fd)
-            size = os.fstat(fd).st_size
-        except BaseException:
-            os.close(fd)
-            raise
-        return {"name": _name(target), "size": size, "mtime_ns": info.st_mtime_ns}, [fd]
-
-    def open_write(self, user: str, path: str, metadata: Mapping[str, str]) -> Answer:
-        """A descriptor that writes a regular file, emptied or made for it, with `metadata` and no other."""
-        owner = self._accounts.user(user)
-        target = expand(path, owner)
-        try:
-            _check_regular(os.stat(target), target)
-        except FileNotFoundError:
-            _make_directories(posixpath.dirname(target), owner)
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | _OPEN, 0o666)
-        try:
-            _check_regular(os.fstat(fd), target)
-            _give(fd, owner)
-            os.ftruncate(fd, 0)
-            replace_metadata(fd, metadata)
-            return {"path": text(target), "name": _name(target), "metadata": read_metadata(fd)}, [fd]
-        except BaseException:
-            os.close(fd)
-            raise
-
-    def compose(self, user: str, sources: Sequence[str], destination: str) -> Answer:
-        """Put files together in their order under one name, all at once, and remove them."""
-        owner = self._accounts.user(user)
-        parts = [posixpath.normpath(expand(source, owner)) for source in sources]
-        target = posixpath.normpath(expand(destination, owner))
-        if not parts:
-            raise ValueError("source_paths must not be empty")
-        if len({*parts, target}) <= len(parts):
-            raise ValueError("the source paths and the destination must all differ")
-        for part in parts:
-            _check_regular(os.stat(part), part)
-        try:
-            _check_regular(os.stat(target), target)
-        except FileNotFoundError:
-            _make_directories(posixpath.dirname(target), owner)
-        draft = posixpath.join(posixpath.dirname(target), b".compose-" + os.urandom(8).hex().encode())
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            _give(fd, owner)
-            for part in parts:
-                _append(fd, part)
-            os.rename(draft, target)
-        except BaseException:
-            os.unlink(draft)
-            raise
-        finally:
-            os.close(fd)
-        for part in parts:
-            os.unlink(part)
-        return {"path": text(target), "name": _name(target)}, []
-
-    def usage(self) -> Answer:
-        """What the box uses of processor, memory and disk."""
-        return usage(), []
-
-    def _entry(self, path: bytes) -> dict[str, Any]:
-        return entry(path, self._accounts)
-
-
-def expand(path: str, user: User) -> bytes:
-    """The absolute path that `path` means to a user: "", "~", "~/x" and what is relative are in the home.
-
-    Raises:
-        ValueError: It is another user's home, or no path at all.
-    """
-    if "\0" in path:
-        raise ValueError("path contains a NUL byte")
+    root = posixpath.normpath(expand(path, users.find(user)))
+    names = Names()
+    listing = os.memfd_create("listing", os.MFD_CLOEXEC)
     try:
-        raw = path.encode()
-    except UnicodeEncodeError:
-        raise ValueError("path is not UTF-8") from None
-    if raw.startswith(b"/"):
-        return raw
-    if raw == b"~" or raw.startswith(b"~/"):
-        raw = raw[2:]
-    elif raw.startswith(b"~"):
-        raise ValueError("cannot expand user-specific home dir")
-    return posixpath.normpath(user.home + b"/" + raw)
+        size = 0
+        with open(listing, "wb", closefd=False) as lines:
+            for found in walk(root, max(depth, 1), _MAX_LISTING):
+                try:
+                    line = json.dumps(entry(found, names)).encode() + b"\n"
+                except OSError:
+                    continue
+                size += len(line)
+                if size > _MAX_LISTING:
+                    raise OSError(errno.EOVERFLOW, "too many entries to list at once")
+                lines.write(line)
+    except BaseException:
+        os.close(listing)
+        raise
+    return {"size": size}, [listing]
+
+
+def make_dir(user: str, path: str) -> Answer:
+    """Make a directory and those above it; FileExistsError when it is there."""
+    owner = users.find(user)
+    target = expand(path, owner)
+    try:
+        there = os.stat(target)
+    except FileNotFoundError:
+        make_directories(target, owner)
+        return {"entry": entry(target, Names())}, []
+    if stat.S_ISDIR(there.st_mode):
+        raise FileExistsError(errno.EEXIST, f"directory already exists: {text(target)}")
+    raise ValueError(f"path already exists but it is not a directory: {text(target)}")
+
+
+def move(user: str, source: str, destination: str) -> Answer:
+    """Rename; directories above the destination are made, a file there is replaced."""
+    owner = users.find(user)
+    old, new = expand(source, owner), expand(destination, owner)
+    os.lstat(old)
+    make_directories(posixpath.dirname(posixpath.normpath(new)), owner)
+    os.rename(old, new)
+    return {"entry": entry(new, Names())}, []
+
+
+def remove(user: str, path: str) -> Answer:
+    """Remove a file, or a directory with all in it; what is not there is removed already."""
+    remove_tree(posixpath.normpath(expand(path, users.find(user))))
+    return {}, []
+
+
+def open_read(user: str, path: str) -> Answer:
+    """A descriptor that reads a regular file, with the file's name, size and time."""
+    target = expand(path, users.find(user))
+    check_regular(os.stat(target), target)
+    fd = os.open(target, os.O_RDONLY | _OPEN)
+    try:
+        info = check_regular(os.fstat(fd), target)
+        if info.st_size == 0:
+            fd = _settle(fd)
+        size = os.fstat(fd).st_size
+    except BaseException:
+        os.close(fd)
+        raise
+    return {"name": _name(target), "size": size, "mtime_ns": info.st_mtime_ns}, [fd]
+
+
+def open_write(user: str, path: str, metadata: Mapping[str, str]) -> Answer:
+    """A descriptor that writes a regular file, emptied or made for it, with `metadata` and no other."""
+    owner = users.find(user)
+    target = expand(path, owner)
+    try:
+        check_regular(os.stat(target), target)
+    except FileNotFoundError:
+        make_directories(posixpath.dirname(target), owner)
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | _OPEN, 0o666)
+    try:
+        check_regular(os.fstat(fd), target)
+        give(fd, owner)
+        os.ftruncate(fd, 0)
+        replace_metadata(fd, metadata)
+        return {"path": text(target), "name": _name(target), "metadata": read_metadata(fd)}, [fd]
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def compose(user: str, sources: Sequence[str], destination: str) -> Answer:
+    """Put files together in their order under one name, all at once, and remove them."""
+    owner = users.find(user)
+    parts = [posixpath.normpath(expand(source, owner)) for source in sources]
+    target = posixpath.normpath(expand(destination, owner))
+    if not parts:
+        raise ValueError("source_paths must not be empty")
+    if len({*parts, target}) <= len(parts):
+        raise ValueError("the source paths and the destination must all differ")
+    for part in parts:
+        check_regular(os.stat(part), part)
+    try:
+        check_regular(os.stat(target), target)
+    except FileNotFoundError:
+        make_directories(posixpath.dirname(target), owner)
+    draft = posixpath.join(posixpath.dirname(target), b".compose-" + os.urandom(8).hex().encode())
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        give(fd, owner)
+        for part in parts:
+            _append(fd, part)
+        os.rename(draft, target)
+    except BaseException:
+        os.unlink(draft)
+        raise
+    finally:
+        os.close(fd)
+    for part in parts:
+        os.unlink(part)
+    return {"path": text(target), "name": _name(target)}, []
+
+
+def measure() -> Answer:
+    """What the box uses of processor, memory and disk."""
+    return usage(), []
 
 
 def _name(path: bytes) -> str:
     return text(posixpath.basename(posixpath.normpath(path)))
-
-
-def _make_directories(path: bytes, owner: User) -> None:
-    """Make a directory and those above it that are missing, the owner's, mode 0755."""
-    missing = []
-    while not _is_directory(path):
-        missing.append(path)
-        path = posixpath.dirname(path)
-    for directory in reversed(missing):
-        try:
-            os.mkdir(directory, 0o755)
-            _give(directory, owner)
-        except FileExistsError:
-            if not os.path.isdir(directory):  # a link that leads nowhere
-                raise NotADirectoryError(errno.ENOTDIR, f"not a directory: {text(directory)}") from None
-
-
-def _is_directory(path: bytes) -> bool:
-    try:
-        info = os.stat(path)
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISDIR(info.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, f"not a directory: {text(path)}")
-    return True
-
-
-def _check_regular(info: os.stat_result, path: bytes) -> os.stat_result:
-    if stat.S_ISDIR(info.st_mode):
-        raise IsADirectoryError(errno.EISDIR, f"path is a directory: {text(path)}")
-    if not stat.S_ISREG(info.st_mode):
-        raise ValueError(f"path is not a regular file: {text(path)}")
-    return info
-
-
-def _give(target: bytes | int, owner: User) -> None:
-    try:
-        os.chown(target, owner.uid, owner.gid)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # in a box that has one identity only, all files are its own
-            raise
 
 
 def _settle(fd: int) -> int:
@@ -253,8 +188,26 @@ def _settle(fd: int) -> int:
 def _append(fd: int, path: bytes) -> None:
     source = os.open(path, os.O_RDONLY | _OPEN)
     try:
-        _check_regular(os.fstat(source), path)
+        check_regular(os.fstat(source), path)
         while os.sendfile(fd, source, None, _COPY):
             pass
     finally:
         os.close(source)
+
+
+QUICK: dict[str, Callable[..., Answer]] = {
+    "stat": describe,
+    "make_dir": make_dir,
+    "open_read": open_read,
+    "open_write": open_write,
+}
+"""The operations that are done at once, by their names on the wire."""
+
+LONG: dict[str, Callable[..., Answer]] = {
+    "list_dir": list_dir,
+    "move": move,
+    "remove": remove,
+    "compose": compose,
+    "usage": measure,
+}
+"""The operations that may take long."""

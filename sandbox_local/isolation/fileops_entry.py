@@ -14,7 +14,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox_local.isolation.fileops_users import Accounts
+from sandbox_local.isolation import users
 
 _ATTRIBUTE = b"user.e2b."
 
@@ -32,14 +32,29 @@ _KIND_LETTERS = (  # in the order in which Go's FileMode writes them
 )
 
 
+class Names:
+    """The names of the box's users and groups, read once: for one operation."""
+
+    def __init__(self) -> None:
+        self._users = users.user_names()
+        self._groups = users.group_names()
+
+    def of_user(self, uid: int) -> str:
+        """The user's name, or its number in digits."""
+        return text(os.fsencode(self._users.get(uid, str(uid))))
+
+    def of_group(self, gid: int) -> str:
+        """The group's name, or its number in digits."""
+        return text(os.fsencode(self._groups.get(gid, str(gid))))
+
+
 def text(name: bytes) -> str:
     """A file name as the wire can carry it."""
     return name.decode("utf-8", "replace")
 
 
-def entry(path: bytes, accounts: Accounts) -> dict[str, Any]:
-    """Describe the file at an absolute path. Of a symbolic link, type and mode are its target's, the rest its
-    own.
+def entry(path: bytes, names: Names) -> dict[str, Any]:
+    """Describe the file at an absolute path. A link has its target's type and mode, the rest is its own.
 
     Raises:
         OSError: There is no such file, or it can't be looked at.
@@ -57,8 +72,8 @@ def entry(path: bytes, accounts: Accounts) -> dict[str, Any]:
         "size": own.st_size,
         "mode": stat.S_IMODE(shown.st_mode) & 0o777 if shown else 0,
         "permissions": permissions(own.st_mode),
-        "owner": accounts.owner_name(own.st_uid),
-        "group": accounts.group_name(own.st_gid),
+        "owner": names.of_user(own.st_uid),
+        "group": names.of_group(own.st_gid),
         "mtime_ns": own.st_mtime_ns,
         "symlink_target": None if target is None else text(target),
         "is_symlink": is_symlink,

@@ -1,7 +1,7 @@
 """The users and groups of a box, as its own /etc/passwd and /etc/group say.
 
-Runs inside the box, on files that anyone there may have changed. Nothing of the C library's user database is used:
-it would load modules that lie in the box into a process that must stay trusted.
+Runs inside the box, on files that anyone there may have changed. Nothing of the C library's user database is
+used: it would load modules that lie in the box into a process that must stay trusted.
 """
 
 from __future__ import annotations

@@ -1,0 +1,185 @@
+"""A stand-in for an isolated box: subprocesses of this machine and the real file worker, nothing isolated.
+
+It lets the envd services be tested where no namespaces can be made. What depends on isolation (users, killing
+a whole tree, the box's own root directory) is tested in tests/live against real boxes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+from sandbox_local.isolation import wire
+from sandbox_local.isolation.base import BoxGone, Command, Exit, MissingDirectory, UnknownUser
+
+_WORKER = """
+import socket, sys
+from sandbox_local.isolation import file_worker, users
+files = {"/etc/passwd": sys.argv[1], "/etc/group": sys.argv[2]}
+lines = users._lines
+users._lines = lambda path, width: lines(files[path], width)
+file_worker.serve(socket.socket(fileno=int(sys.argv[3])))
+"""
+
+
+class FileWorker:
+    """The real file worker in a process of its own, with a user "user" whose home is a directory of the
+    test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.home = directory / "home"
+        self.home.mkdir()
+        passwd, group = directory / "passwd", directory / "group"
+        ids = f"{os.getuid()}:{os.getgid()}"
+        passwd.write_text(
+            f"broken line\nuser:x:{ids}:the user:{self.home}:/bin/bash\nroot:x:{ids}::/root:/bin/sh\n"
+        )
+        group.write_text(f"users:x:{os.getgid()}:\n")
+        self.sock, theirs = socket.socketpair()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _WORKER, str(passwd), str(group), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+        )
+        theirs.close()
+        self.sock.settimeout(30)
+
+    def send(self, request_id: int, operation: str, **arguments: Any) -> None:
+        wire.send(self.sock, {"id": request_id, "op": operation, "args": arguments})
+
+    def recv(self) -> tuple[dict[str, Any], list[int]]:
+        return wire.recv(self.sock)
+
+    def call(self, operation: str, **arguments: Any) -> tuple[dict[str, Any], list[int]]:
+        """One operation; raises as `Box.files` does."""
+        self.send(1, operation, **arguments)
+        reply, fds = self.recv()
+        if "ok" in reply:
+            return reply["ok"], fds
+        error = reply["error"]
+        match error["kind"]:
+            case "os":
+                raise OSError(error["errno"], error["message"])
+            case "user":
+                raise UnknownUser(error["message"])
+            case "path":
+                raise ValueError(error["message"])
+        raise RuntimeError(error["message"])
+
+    def close(self) -> None:
+        self.sock.close()
+        self.process.wait(10)
+
+
+class StandInProcess:
+    def __init__(self, command: Command, cwd: Path, envs: dict[str, str]) -> None:
+        self.stdin = self.stdout = self.stderr = self.pty = None
+        ends: list[int] = []
+        if command.pty:
+            self.pty, slave = pty.openpty()
+            columns, rows = command.pty
+            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            standard = (slave, slave, slave)
+            ends = [slave]
+        else:
+            out, err = os.pipe(), os.pipe()
+            self.stdout, self.stderr = out[0], err[0]
+            ends = [out[1], err[1]]
+            stdin = subprocess.DEVNULL
+            if command.stdin:
+                stdin, self.stdin = os.pipe()
+                ends.append(stdin)
+            standard = (stdin, out[1], err[1])
+        for fd in (self.stdin, self.stdout, self.stderr, self.pty):
+            if fd is not None:
+                os.set_blocking(fd, False)
+        # A missing program is a process that says so and exits 127, as the contract of Box.spawn has it.
+        self._popen = subprocess.Popen(
+            ["/bin/sh", "-c", 'exec "$0" "$@"', *command.argv],
+            stdin=standard[0],
+            stdout=standard[1],
+            stderr=standard[2],
+            cwd=cwd,
+            env=envs,
+            start_new_session=True,
+        )
+        for fd in ends:
+            os.close(fd)
+        self.pid = self._popen.pid
+        loop = asyncio.get_running_loop()
+        self.exit: asyncio.Future[Exit] = loop.create_future()
+        self._pidfd = os.pidfd_open(self.pid)
+        loop.add_reader(self._pidfd, self._reap)
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        code = self._popen.wait()
+        if not self.exit.done():
+            self.exit.set_result(Exit(code, None) if code >= 0 else Exit(None, -code))
+
+    async def signal(self, signum: int) -> bool:
+        if self.exit.done():
+            return False
+        os.kill(self.pid, signum)
+        return True
+
+    async def kill_tree(self) -> None:
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+class StandInBox:
+    box_id = "standin"
+
+    def __init__(self, directory: Path) -> None:
+        self.worker = FileWorker(directory)
+        self.home = self.worker.home
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.spawned: list[Command] = []
+        self.processes: list[StandInProcess] = []
+        self._files = asyncio.Lock()
+
+    async def spawn(self, command: Command) -> StandInProcess:
+        if self.ended.done():
+            raise BoxGone
+        if command.user not in ("user", "root"):
+            raise UnknownUser(command.user)
+        cwd = self.home / command.cwd.removeprefix("~").removeprefix("/" if command.cwd[:1] == "~" else "")
+        if not cwd.is_dir():
+            raise MissingDirectory(str(cwd))
+        self.spawned.append(command)
+        envs = {"PATH": os.environ["PATH"], "HOME": str(self.home), "USER": command.user, **command.envs}
+        self.processes.append(StandInProcess(command, cwd, envs))
+        return self.processes[-1]
+
+    async def files(self, operation: str, **arguments: Any) -> tuple[dict[str, Any], list[int]]:
+        if self.ended.done():
+            raise BoxGone
+        async with self._files:
+            return await asyncio.to_thread(self.worker.call, operation, **arguments)
+
+    async def end(self, reason: str) -> None:
+        """End the box as its first process' death would."""
+        self.ended.set_result(reason)
+        for process in self.processes:
+            if not process.exit.done():
+                process.exit.set_exception(BoxGone(reason))
+            await process.kill_tree()
+
+    async def close(self) -> None:
+        for process in self.processes:
+            await process.kill_tree()
+            await asyncio.wait([process.exit], timeout=5)
+        self.worker.close()
