@@ -51,6 +51,24 @@ def group_names() -> dict[int, str]:
     return _names("/etc/group", 4)
 
 
+def user_names() -> dict[int, str]:
+    """The name of every user id."""
+    return _names("/etc/passwd", 7)
+
+
+def group_names() -> dict[int, str]:
+    """The name of every group id."""
+    return _names("/etc/group", 4)
+
+
+def _names(path: str, width: int) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for fields in _lines(path, width):
+        if (number := _id(fields[2])) is not None:
+            names.setdefault(number, fields[0])
+    return names
+
+
 def _groups(name: str, gid: int) -> tuple[int, ...]:
     found = {gid: None}
     for fields in _lines("/etc/group", 4):

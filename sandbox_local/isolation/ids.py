@@ -1,0 +1,122 @@
+"""Which user and group ids a box has, seen from outside, and the user namespaces that make them so."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from typing import NamedTuple
+
+from sandbox_local.isolation import syscalls
+
+_RANGE = 1 << 16
+_UNUSED = range(0x70000000, 0x80000000)
+"""Ids that by convention no user, container manager or subordinate range takes."""
+
+_FEWEST = 2000
+"""Below this a range is of no use: system users and "user" would not fit."""
+
+
+class Ids(NamedTuple):
+    """A box's id n is id `base + n` outside, for n below `size`.
+
+    With a size of 1 all users of the box are one and the same outside.
+    """
+
+    base: int
+    size: int
+
+    def outer(self, inner: int) -> int:
+        """The id outside of an id of the box; of one that can't be told apart, the box's root."""
+        return self.base + (inner if inner < self.size else 0)
+
+
+class Namespace(NamedTuple):
+    """A user namespace for one box at a time."""
+
+    fd: int
+    ids: Ids
+
+
+class Namespaces:
+    """User namespaces for boxes, each with a range of ids of its own for as long as there are enough ids.
+
+    Kept for the next box when a box has ended: making one takes longer than the rest of a box.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Namespace] = []
+        self._made = 0
+        self._ranges = _ranges()
+
+    def take(self) -> Namespace:
+        """A user namespace that no living box has.
+
+        Raises:
+            OSError: The kernel gives no more.
+        """
+        if self._free:
+            return self._free.pop()
+        ids = self._ranges[self._made % len(self._ranges)]
+        namespace = Namespace(_make(ids), ids)
+        self._made += 1
+        return namespace
+
+    def give_back(self, namespace: Namespace) -> None:
+        """Take back the namespace of a box that is dead to its last process."""
+        self._free.append(namespace)
+
+
+def _ranges() -> list[Ids]:
+    mapped = _mapped()
+    if _UNUSED.start >= mapped.start and _UNUSED.stop <= mapped.stop:
+        found = [Ids(base, _RANGE) for base in _UNUSED[::_RANGE]]
+        random.shuffle(found)  # servers that know nothing of each other should not all begin with the same
+        return found
+    if len(mapped) >= _RANGE:
+        return [Ids(base, _RANGE) for base in mapped[: len(mapped) // _RANGE * _RANGE : _RANGE]]
+    if len(mapped) >= _FEWEST:
+        return [Ids(mapped.start, len(mapped))]
+    return [Ids(0, 1)]
+
+
+def _mapped() -> range:
+    """The longest run of ids that exist in this user namespace both for users and for groups, 0 excepted."""
+    longest = range(0)
+    for users in _extents("/proc/self/uid_map"):
+        for groups in _extents("/proc/self/gid_map"):
+            both = range(max(users.start, groups.start, 1), min(users.stop, groups.stop))
+            longest = max(longest, both, key=len)
+    return longest
+
+
+def _extents(path: str) -> list[range]:
+    with open(path, encoding="ascii") as lines:
+        rows = [[int(field) for field in line.split()] for line in lines]
+    return [range(inside, inside + count) for inside, _, count in rows]
+
+
+def _make(ids: Ids) -> int:
+    """A user namespace with that mapping. It needs a process to come into being, but not to stay."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            syscalls.set_dumpable(True)  # or its maps could not be written from here
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            os.write(tell, b"\0")
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        os.close(tell)
+        if not os.read(told, 1):
+            raise OSError(0, "unshare of a user namespace failed in a helper process")
+        for kind in ("uid", "gid"):
+            with open(f"/proc/{pid}/{kind}_map", "w", encoding="ascii") as map_file:
+                map_file.write(f"0 {ids.base} {ids.size}")
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(told)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
