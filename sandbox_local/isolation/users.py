@@ -51,16 +51,6 @@ def group_names() -> dict[int, str]:
     return _names("/etc/group", 4)
 
 
-def user_names() -> dict[int, str]:
-    """The name of every user id."""
-    return _names("/etc/passwd", 7)
-
-
-def group_names() -> dict[int, str]:
-    """The name of every group id."""
-    return _names("/etc/group", 4)
-
-
 def _names(path: str, width: int) -> dict[int, str]:
     names: dict[int, str] = {}
     for fields in _lines(path, width):
@@ -75,14 +65,6 @@ def _groups(name: str, gid: int) -> tuple[int, ...]:
         if name in fields[3].split(",") and (number := _id(fields[2])) is not None:
             found[number] = None
     return tuple(found)[:_MAX_GROUPS]
-
-
-def _names(path: str, width: int) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for fields in _lines(path, width):
-        if (number := _id(fields[2])) is not None:
-            names.setdefault(number, fields[0])
-    return names
 
 
 def _lines(path: str, width: int) -> Iterator[list[str]]:
