@@ -39,7 +39,7 @@ _SHARED_HOST_DOMAINS = frozenset(
 class ConnectionConfig:
     """What every call needs to know; made by `resolve`.
 
-    It pickles without the API key and the extra headers: where it is unpickled, the environment's key is used.
+    It pickles without the API key and the extra headers: where it is unpickled, the key is the environment's.
 
     Attributes:
         api_key: Key of the account, if any.

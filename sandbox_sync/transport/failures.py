@@ -1,0 +1,174 @@
+"""How calls fail below the public errors: what the retry rules and the mapping to errors look at.
+
+Transports raise these, and nothing of the libraries under them. `mapping` turns them into the public errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Reason = Literal["connect", "tls", "deadline", "silence", "broken", "cancelled", "answer"]
+"""Why a call failed: no connection was made; its encryption was refused; the deadline passed; nothing was
+heard for too long; the connection broke; the caller gave up; or the server answered that it failed."""
+
+# The Connect code of a failure that the server did not name, and of answers of what stands before the server.
+_CODE_OF_REASON: Mapping[Reason, str] = {"deadline": "deadline_exceeded", "cancelled": "canceled"}
+_CODE_OF_STATUS: Mapping[int, str] = {
+    400: "invalid_argument",
+    401: "unauthenticated",
+    403: "permission_denied",
+    404: "not_found",
+    409: "already_exists",
+    413: "resource_exhausted",
+    429: "resource_exhausted",
+    499: "canceled",
+    500: "internal",
+    501: "unimplemented",
+    502: "unavailable",
+    503: "unavailable",
+    504: "deadline_exceeded",
+    505: "unimplemented",
+}
+_CODES = frozenset(_CODE_OF_STATUS.values()) | {
+    "unknown",
+    "failed_precondition",
+    "aborted",
+    "out_of_range",
+    "data_loss",
+    "already_exists",
+}
+# Answers after which the call has certainly had no effect.
+_REFUSING_STATUSES = frozenset({400, 401, 403, 404, 405, 409, 411, 413, 415, 422, 429, 501, 505, 507})
+_AMBIGUOUS_CODES = frozenset(
+    {"canceled", "deadline_exceeded", "unavailable", "internal", "unknown", "data_loss"}
+)
+
+_LONGEST_QUOTE = 500
+
+
+class Failure(Exception):
+    """A call that failed.
+
+    Attributes:
+        reason: Why.
+        sent: Whether any of the request may have reached the server.
+        status: HTTP status of the answer, if there was one.
+        headers: Headers of the answer, names in lower case.
+        maybe_executed: Whether the call, or an earlier attempt of it, may have taken effect.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Reason,
+        sent: bool = True,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.sent = sent
+        self.status = status
+        self.headers = headers or {}
+        self.maybe_executed = self.leaves_doubt()
+
+    def leaves_doubt(self) -> bool:
+        """Whether the server may have done what was asked in spite of this failure."""
+        return self.sent and self.status not in _REFUSING_STATUSES
+
+
+class HTTPFailure(Failure):
+    """A plain HTTP call that failed.
+
+    Attributes:
+        body: The answer's body, if there was one.
+    """
+
+    def __init__(self, message: str, *, body: bytes = b"", **particulars: Any) -> None:
+        super().__init__(message, **particulars)
+        self.body = body
+
+    @classmethod
+    def from_answer(cls, status: int, headers: Mapping[str, str], body: bytes) -> HTTPFailure:
+        """The failure that an answer with an error status stands for."""
+        return cls(
+            words_of(status, body),
+            reason="answer",
+            status=status,
+            headers={name.lower(): value for name, value in headers.items()},
+            body=body,
+        )
+
+
+class RpcFailure(Failure):
+    """A remote procedure call that failed, whichever way it went.
+
+    Attributes:
+        code: One of the sixteen codes that gRPC and Connect share, in Connect's spelling: "not_found".
+    """
+
+    def __init__(self, message: str, *, code: str, **particulars: Any) -> None:
+        self.code = code
+        super().__init__(message, **particulars)
+
+    def leaves_doubt(self) -> bool:
+        return super().leaves_doubt() and (self.reason != "answer" or self.code in _AMBIGUOUS_CODES)
+
+    @classmethod
+    def below(cls, failure: Failure) -> RpcFailure:
+        """The failure of a call whose HTTP exchange failed."""
+        return cls(
+            failure.message,
+            code=_CODE_OF_REASON.get(failure.reason, "unavailable"),
+            reason=failure.reason,
+            sent=failure.sent,
+        )
+
+    @classmethod
+    def from_answer(cls, status: int, headers: Mapping[str, str], body: bytes) -> RpcFailure:
+        """The failure that an answer with an error status stands for, the server's or a proxy's."""
+        code = _json_object(body).get("code")
+        if not (isinstance(code, str) and code in _CODES):
+            # Proxies and the token check answer with the HTTP status for a code.
+            code = _CODE_OF_STATUS.get(code if isinstance(code, int) else status, "unknown")
+        return cls(
+            words_of(status, body),
+            code=code,
+            reason="answer",
+            status=status,
+            headers={name.lower(): value for name, value in headers.items()},
+        )
+
+    @classmethod
+    def from_end(cls, error: Any) -> RpcFailure:
+        """The failure that the last frame of a stream tells of: an object with a code and a message."""
+        words = error if isinstance(error, dict) else {}
+        code, message = words.get("code"), words.get("message")
+        return cls(
+            message[:_LONGEST_QUOTE] if isinstance(message, str) else "",
+            code=code if isinstance(code, str) and code in _CODES else "unknown",
+            reason="answer",
+        )
+
+
+def words_of(status: int, body: bytes) -> str:
+    """What an answer with an error status says, for people: its message, or its text, or just the status."""
+    message = _json_object(body).get("message")
+    if isinstance(message, str) and message:
+        return message[:_LONGEST_QUOTE]
+    text = body[:_LONGEST_QUOTE].decode("utf-8", "replace").strip()
+    return (
+        text if text and not text.startswith(("<", "{")) else f"the server answered with HTTP status {status}"
+    )
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

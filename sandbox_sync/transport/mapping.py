@@ -1,0 +1,206 @@
+"""The one place where failures of calls become the errors of `sandbox_sync.errors`. Pure functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sandbox_sync import errors
+from sandbox_sync.errors import Clock, NotFoundException, SandboxException, SandboxState
+from sandbox_sync.retries import retry_after
+from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
+
+E = TypeVar("E", bound=SandboxException)
+
+# What the edge in front of sandboxes says; official clients look for the same words.
+_SANDBOX_GONE = "was not found"
+_PORT_CLOSED = "port is not open"
+
+# Statuses and codes with one meaning for every call. What is not here is a SandboxException.
+_BY_STATUS: Mapping[int, type[SandboxException]] = {
+    400: errors.InvalidArgumentException,
+    401: errors.AuthenticationException,
+    403: errors.AuthenticationException,
+    409: errors.ConflictException,
+    429: errors.RateLimitException,
+    503: errors.ServiceBusyException,
+    507: errors.NotEnoughSpaceException,
+}
+_BY_CODE: Mapping[str, type[SandboxException]] = {
+    "invalid_argument": errors.InvalidArgumentException,
+    "unauthenticated": errors.AuthenticationException,
+    "permission_denied": errors.AuthenticationException,
+    "aborted": errors.ConflictException,
+    "resource_exhausted": errors.RateLimitException,
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is known of a call before it fails.
+
+    Attributes:
+        method: HTTP method.
+        path: Path, without a query: that may carry signatures.
+        sandbox_id: The sandbox it is for, if any.
+        clock: The clock that its deadline belongs to.
+        limit: What that clock was set to, in seconds.
+        not_found: The error for "not found".
+    """
+
+    method: str
+    path: str
+    sandbox_id: str | None = None
+    clock: Clock = "request_timeout"
+    limit: float | None = None
+    not_found: type[NotFoundException] = NotFoundException
+
+
+def control_plane_error(failure: HTTPFailure, call: Call) -> SandboxException:
+    """The error for a failed call of the control plane."""
+    if failure.reason != "answer":
+        return incomplete_call_error(failure, call, "unknown")
+    if failure.status == 409 and _error_code(failure.body) == "sandbox_snapshot_guest_agent_unresponsive":
+        return _make(errors.GuestUnresponsiveException, failure, call)
+    return _by_status(failure, call)
+
+
+def envd_http_error(failure: HTTPFailure, call: Call, state: SandboxState = "unknown") -> SandboxException:
+    """The error for a failed call of a sandbox's plain HTTP API.
+
+    Args:
+        failure: How it failed.
+        call: The call.
+        state: What a health check found out about the sandbox, if `needs_probe` asked for one.
+    """
+    if failure.reason != "answer":
+        return incomplete_call_error(failure, call, state)
+    if failure.status == 502:
+        return _unavailable(failure, call, state)
+    return _by_status(failure, call)
+
+
+def rpc_error(failure: RpcFailure, call: Call, state: SandboxState = "unknown") -> SandboxException:
+    """The error for a failed remote procedure call of a sandbox. For the arguments see `envd_http_error`."""
+    if failure.reason != "answer":
+        return incomplete_call_error(failure, call, state)
+    if failure.code in ("deadline_exceeded", "canceled"):
+        return _timeout(failure, call, failure.code)
+    if failure.code == "unavailable":
+        return _unavailable(failure, call, state)
+    if failure.code == "not_found":
+        return _make(call.not_found, failure, call)
+    kind = _BY_CODE.get(failure.code)
+    if kind is not None:
+        return _make(kind, failure, call)
+    return _make(SandboxException, failure, call, f"{failure.code}: {failure.message}")
+
+
+def incomplete_call_error(failure: Failure, call: Call, state: SandboxState) -> SandboxException:
+    """The error for a call whose answer was not seen to its end."""
+    if failure.reason == "deadline":
+        return _timeout(failure, call)
+    if failure.reason == "tls":
+        return _make(
+            errors.TLSException,
+            failure,
+            call,
+            f"{failure.message}. To trust another authority pass ca_bundle or set SANDBOX_SYNC_CA_BUNDLE",
+        )
+    if state == "gone":
+        return _gone(failure, call)
+    if failure.reason == "silence":
+        return _unreachable(failure, call, state, "the connection was silent for longer than it may be")
+    did = "connection failed" if failure.reason == "connect" else "connection broke"
+    if failure.reason == "cancelled":
+        did = "call was cancelled"
+    if call.sandbox_id is not None and state == "unknown" and failure.reason == "connect":
+        return _unreachable(failure, call, state, f"{did}: {failure.message}")
+    error = _make(errors.ConnectionException, failure, call, f"{did}: {failure.message}")
+    error.sandbox_state = state
+    return error
+
+
+def needs_probe(failure: Failure) -> bool:
+    """Whether a health check of the sandbox would tell more than the failure does."""
+    if failure.reason == "answer":
+        unavailable = (
+            failure.code == "unavailable" if isinstance(failure, RpcFailure) else failure.status == 502
+        )
+        return unavailable and _SANDBOX_GONE not in failure.message and _PORT_CLOSED not in failure.message
+    return failure.reason in ("connect", "silence", "broken")
+
+
+def says_gone(failure: HTTPFailure) -> bool:
+    """Whether this is the service's word that the sandbox is not there: the only evidence that there is."""
+    return failure.status == 502 and _SANDBOX_GONE in failure.message
+
+
+def _by_status(failure: HTTPFailure, call: Call) -> SandboxException:
+    if failure.status == 404:
+        return _make(call.not_found, failure, call)
+    return _make(_BY_STATUS.get(failure.status or 0, SandboxException), failure, call)
+
+
+def _unavailable(failure: Failure, call: Call, state: SandboxState) -> SandboxException:
+    if _SANDBOX_GONE in failure.message or state == "gone":
+        return _gone(failure, call)
+    if _PORT_CLOSED in failure.message:
+        return _make(errors.PortNotOpenException, failure, call)
+    return _unreachable(failure, call, state, failure.message)
+
+
+def _gone(failure: Failure, call: Call) -> SandboxException:
+    return _make(
+        errors.SandboxNotRunningException,
+        failure,
+        call,
+        "the sandbox is not running: its lifetime ended, or it was killed or paused. "
+        "Sandbox.create(timeout=...) and set_timeout(...) give it a longer life",
+    )
+
+
+def _unreachable(failure: Failure, call: Call, state: SandboxState, message: str) -> SandboxException:
+    error = _make(errors.SandboxUnreachableException, failure, call, message)
+    error.sandbox_state = state
+    return error
+
+
+def _timeout(failure: Failure, call: Call, code: str | None = None) -> SandboxException:
+    limit = "" if call.limit is None else f" ({call.limit:g} s)"
+    kind: type[errors.TimeoutException]
+    if call.clock == "timeout":
+        kind, what = errors.CommandTimeoutException, f"it ran longer than its `timeout`{limit}"
+    else:
+        kind, what = errors.RequestTimeoutException, f"the call took longer than `request_timeout`{limit}"
+    error = _make(kind, failure, call, f"{what}; pass a larger one, or 0 for no limit")
+    error.clock = call.clock
+    error.limit = call.limit
+    error.code = code
+    return error
+
+
+def _make(kind: type[E], failure: Failure, call: Call, message: str | None = None) -> E:
+    error = kind(
+        message or failure.message,
+        status=failure.status,
+        code=failure.code if isinstance(failure, RpcFailure) else None,
+        request_id=failure.headers.get("x-request-id"),
+        sandbox_id=call.sandbox_id,
+        method=call.method,
+        path=call.path,
+    )
+    error.maybe_executed = failure.maybe_executed
+    if isinstance(error, (errors.RateLimitException, errors.ServiceBusyException)):
+        error.retry_after = retry_after(failure.headers)
+    return error
+
+
+def _error_code(body: bytes) -> object:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value.get("error_code") if isinstance(value, dict) else None

@@ -1,0 +1,307 @@
+"""HTTP connections: kept open between calls, bound to a deadline, and never shared with a forked process."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import queue
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias, cast
+
+import urllib3
+from urllib3 import exceptions as urllib3_errors
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Timeout, make_headers, parse_url
+
+from sandbox_sync.config import ConnectionConfig
+from sandbox_sync.transport.failures import Failure, Reason
+from sandbox_sync.transport.proxies import proxy_for
+from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit, dial
+from sandbox_sync.transport.tls import ClientCert, ssl_context
+
+Body: TypeAlias = bytes | Iterable[bytes] | None
+
+BLOCK = 256 * 1024
+"""Bytes moved at once: measured, less costs throughput and more gains nothing."""
+
+MAX_MESSAGE = 128 * 1024 * 1024
+"""The largest answer that is held in memory whole."""
+
+NETWORK_ERRORS = (urllib3_errors.HTTPError, http.client.HTTPException, OSError)
+"""What urllib3 raises; see `failure_of`."""
+
+_MAX_HOSTS = 256
+_MAX_IDLE = 64
+# Seconds after which an idle connection is not used again: less than what load balancers keep them for.
+_MAX_IDLE_SECONDS = 55.0
+# A timeout that fires so many seconds before the deadline is the deadline's.
+_CLOCK_SLACK = 0.05
+
+
+class _Connection(HTTPConnection):
+    """A connection whose socket keeps to deadlines.
+
+    Attributes:
+        link: The socket, also after http.client has let go of it to read an answer to its end.
+        idle_since: Reading of the monotonic clock when its last call ended.
+    """
+
+    link: DeadlineSocket | None = None
+    idle_since = 0.0
+
+    def connect(self) -> None:
+        try:
+            if self.proxy is None:
+                self.sock = self.open()
+            else:
+                super().connect()
+                self._adopt()
+        except NETWORK_ERRORS as error:
+            raise urllib3_errors.NewConnectionError(self, str(error)) from error
+        if isinstance(self.sock, DeadlineSocket):  # not if a proxy, too, is reached over TLS
+            self.link = self.sock
+            self.link.own()
+
+    def open(self) -> socket.socket:
+        return dial(self.host, self.port, self.timeout)
+
+    def _adopt(self) -> None:
+        """Put a socket of ours in the place of the one that led to the proxy."""
+        if isinstance(self.sock, socket.socket) and not isinstance(self.sock, DeadlineSocket):
+            self.sock = DeadlineSocket(fileno=self.sock.detach())
+        self.sock.settimeout(self.timeout)
+
+    @property
+    def is_connected(self) -> bool:
+        return time.monotonic() - self.idle_since < _MAX_IDLE_SECONDS and super().is_connected
+
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
+
+    def open(self) -> socket.socket:
+        plain = super().open()
+        try:
+            secure = cast("ssl.SSLContext", self.ssl_context).wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
+        self.is_verified = True  # the context checks the certificate and the name in it
+        return secure
+
+
+class _IdleConnections:
+    """The idle connections to one host, the last one used on top.
+
+    It stands in for the queue that urllib3 would use, and has no lock: a process may be forked at any moment,
+    and a lock that another thread held then would never be released in the child.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._stack: deque[Any] = deque()
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:
+        try:
+            return self._stack.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, connection: Any, block: bool = False) -> None:
+        if connection is None:
+            return  # urllib3 fills its queue with these at the start
+        now = time.monotonic()
+        connection.idle_since = now
+        self._stack.append(connection)
+        while len(self._stack) > _MAX_IDLE or self._stack[0].idle_since < now - _MAX_IDLE_SECONDS:
+            try:
+                self._stack.popleft().close()
+            except IndexError:
+                return  # other threads have taken them
+
+    def qsize(self) -> int:
+        return len(self._stack)
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+    QueueCls = _IdleConnections  # type: ignore[assignment]
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+    QueueCls = _IdleConnections  # type: ignore[assignment]
+
+
+_managers: dict[tuple[Any, ...], urllib3.PoolManager] = {}
+os.register_at_fork(after_in_child=_managers.clear)
+
+
+def _manager(
+    proxy: str | None, secure: bool, ca_bundle: str | None, client_cert: ClientCert
+) -> urllib3.PoolManager:
+    """This process's pools for these settings."""
+    key = (os.getpid(), proxy, secure, ca_bundle, client_cert)
+    manager = _managers.get(key)
+    if manager is None:
+        options: dict[str, Any] = {"num_pools": _MAX_HOSTS, "blocksize": BLOCK, "block": False}
+        if secure:
+            options["ssl_context"] = ssl_context(ca_bundle, client_cert)
+        if proxy is None:
+            manager = urllib3.PoolManager(**options)
+        else:
+            credentials = parse_url(proxy).auth
+            headers = make_headers(proxy_basic_auth=credentials) if credentials else None
+            manager = urllib3.ProxyManager(
+                proxy, proxy_headers=headers, proxy_ssl_context=options.get("ssl_context"), **options
+            )
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        manager = _managers.setdefault(key, manager)
+    return manager
+
+
+class Origin:
+    """One server, as the caller's settings say to reach it.
+
+    Args:
+        base_url: Its URL, with the prefix that all paths have, if any.
+        config: The settings.
+
+    Raises:
+        InvalidArgumentException: The proxy is of a kind that is not supported.
+    """
+
+    def __init__(self, base_url: str, config: ConnectionConfig) -> None:
+        url = parse_url(base_url)
+        self.base_url = base_url
+        self._scheme = url.scheme or "http"
+        self._host = url.host
+        self._port = url.port
+        self._prefix = (url.path or "").rstrip("/")
+        self._proxy = proxy_for(base_url, config.proxy)
+        secure = self._scheme == "https" or (self._proxy or "").startswith("https:")
+        self._settings = (self._proxy, secure, config.ca_bundle, config.client_cert)
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str],
+        body: Body = None,
+        limit: TimeLimit | None,
+    ) -> BaseHTTPResponse:
+        """Send a request and wait for the head of its answer.
+
+        Args:
+            method: HTTP method.
+            target: Path and query, percent-encoded, without the prefix of the base URL.
+            headers: All headers; a body of unknown length is sent in chunks if they do not tell its length.
+            body: What to send; parts of an iterable are sent as they come.
+            limit: How long all of it may take, until other limits are set on the answer's connection.
+
+        Returns:
+            The answer. Reading it raises `NETWORK_ERRORS`, save with `read_all`; it has to be closed.
+
+        Raises:
+            Failure: There is no answer. Errors of an iterable `body` are raised as they are.
+        """
+        source = _Source(body) if body is not None and not isinstance(body, bytes) else None
+        options: dict[str, Any] = {
+            "headers": headers,
+            "body": body if source is None else source,
+            "timeout": Timeout(connect=limit, read=limit),
+            "retries": False,
+            "redirect": False,
+            "preload_content": False,
+        }
+        target = self._prefix + target
+        manager = _manager(*self._settings)
+        try:
+            if self._proxy is not None and self._scheme == "http":
+                return manager.urlopen(method, f"{self._scheme}://{self._authority()}{target}", **options)
+            pool = manager.connection_from_host(self._host, self._port, self._scheme)
+            return pool.urlopen(method, target, assert_same_host=False, **options)
+        except NETWORK_ERRORS as error:
+            if source is not None and source.error is not None:
+                raise source.error from None
+            raise failure_of(error, limit) from None
+
+    def _authority(self) -> str:
+        return f"{self._host}:{self._port}" if self._port else f"{self._host}"
+
+
+class _Source:
+    """A body made of parts, which remembers the error of whoever makes them."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = parts
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._parts
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def link_of(response: BaseHTTPResponse) -> DeadlineSocket | None:
+    """The socket that an answer is being read from, to change its limits or to interrupt it."""
+    return getattr(response.connection, "link", None)
+
+
+def read_all(response: BaseHTTPResponse, limit: TimeLimit | None) -> bytes:
+    """The rest of an answer; its connection is free for other calls afterwards.
+
+    Raises:
+        Failure: It did not come whole, or it is larger than `MAX_MESSAGE`.
+    """
+    parts = []
+    size = 0
+    try:
+        for part in response.stream(BLOCK):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_MESSAGE:
+                response.close()
+                raise Failure(f"the answer is larger than {MAX_MESSAGE} bytes", reason="broken")
+    except NETWORK_ERRORS as error:
+        raise failure_of(error, limit) from None
+    response.release_conn()
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def failure_of(error: Exception, limit: TimeLimit | None) -> Failure:
+    """What one of `NETWORK_ERRORS` means.
+
+    Args:
+        error: The error.
+        limit: The limit that was set when it happened.
+    """
+    if isinstance(error, urllib3_errors.ProxyError) and isinstance(error.original_error, Exception):
+        words, error = "the proxy cannot be reached: ", error.original_error
+    else:
+        words = ""
+    sent = not isinstance(error, urllib3_errors.NewConnectionError)
+    cause = error if sent else error.__cause__
+    reason: Reason = "broken" if sent else "connect"
+    if isinstance(cause, (TimeoutError, urllib3_errors.TimeoutError)) and limit is not None:
+        left = limit.deadline.remaining()
+        reason = "deadline" if left is not None and left <= _CLOCK_SLACK else "silence"
+    elif isinstance(cause, ssl.SSLError) and not sent:
+        reason = "tls"
+    return Failure(words + _words(cause or error), reason=reason, sent=sent)
+
+
+def _words(error: BaseException) -> str:
+    """The innermost of what urllib3 wraps around an error, without the addresses of its objects."""
+    if isinstance(error, urllib3_errors.ProtocolError) and len(error.args) > 1:
+        return _words(error.args[1]) if isinstance(error.args[1], BaseException) else str(error.args[1])
+    if isinstance(error, urllib3_errors.ReadTimeoutError):
+        return "timed out"
+    return str(error) or type(error).__name__

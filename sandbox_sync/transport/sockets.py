@@ -1,0 +1,174 @@
+"""Sockets that keep to a deadline.
+
+A plain socket's timeout starts anew with each read, so a server that drips a byte now and then is never too
+slow for it. The sockets here are given a `TimeLimit` in place of a number and measure all they do against it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from sandbox_sync.deadline import Deadline
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer, Self
+
+# Seconds by which the kernel's timeout may be off before it is worth a system call to set it again.
+_SLACK = 0.02
+
+# Bytes that are read ahead while HTTP is parsed: a stream of small chunks costs one system call for so many.
+_READ_BUFFER = 64 * 1024
+
+
+class TimeLimit(float):
+    """A deadline and the longest silence, in the shape of the seconds that an operation may take now.
+
+    Being a number, it reaches the socket through urllib3, which hands timeouts on as they are.
+
+    Attributes:
+        deadline: When everything has to be done.
+        silence: Seconds for which the other side may be silent; None for any time.
+    """
+
+    deadline: Deadline
+    silence: float | None
+
+    def __new__(cls, deadline: Deadline, silence: float | None = None) -> Self:
+        # Never zero, which would mean "do not block" to a socket and be refused by urllib3.
+        limit = super().__new__(cls, max(deadline.sooner(silence).remaining() or 0.0, 0.001))
+        limit.deadline = deadline
+        limit.silence = silence
+        return limit
+
+    def left(self) -> float | None:
+        """Seconds that an operation which begins now may take; None for any time."""
+        remaining = self.deadline.remaining()
+        if remaining is None or (self.silence is not None and self.silence < remaining):
+            return self.silence
+        return remaining
+
+
+def time_limit(deadline: Deadline, silence: float | None = None) -> TimeLimit | None:
+    """What to set as a timeout for these bounds: None when there are none."""
+    return None if silence is None and deadline.remaining() is None else TimeLimit(deadline, silence)
+
+
+def _as_limit(timeout: float | None) -> TimeLimit | None:
+    if isinstance(timeout, TimeLimit):
+        return timeout
+    return TimeLimit(Deadline.after(timeout)) if timeout else None
+
+
+class DeadlineSocket(socket.socket):
+    """A socket whose operations end at a deadline, all of them together."""
+
+    # Defaults of the class, because the ssl module makes its sockets without calling __init__.
+    _limit: TimeLimit | None = None
+    _owner = 0
+
+    def settimeout(self, value: float | None) -> None:
+        """Set what bounds all operations from now on: a `TimeLimit`, or seconds for all of them together."""
+        self._limit = _as_limit(value)
+        super().settimeout(value)
+
+    def _begin(self) -> None:
+        """Give the operation that follows the time that is left."""
+        left = None if self._limit is None else self._limit.left()
+        if left is None:
+            return
+        if left <= 0:
+            raise TimeoutError("timed out")
+        if abs(left - (self.gettimeout() or 0.0)) > _SLACK:
+            super().settimeout(left)
+
+    def recv_into(self, buffer: Buffer, nbytes: int | None = 0, flags: int = 0) -> int:
+        self._begin()
+        return super().recv_into(buffer, nbytes or 0, flags)
+
+    def send(self, data: Buffer, flags: int = 0) -> int:
+        self._begin()
+        return super().send(data, flags)
+
+    def sendall(self, data: Buffer, flags: int = 0) -> None:
+        self._begin()
+        super().sendall(data, flags)
+
+    def makefile(self, mode: Any = "r", buffering: int | None = None, **options: Any) -> Any:
+        return super().makefile(mode, _READ_BUFFER if buffering is None else buffering, **options)
+
+    def own(self) -> None:
+        """Note whose socket this is: a forked child closes its copy and does not end the connection."""
+        self._owner = os.getpid()
+        _owned.add(self)
+
+    def interrupt(self) -> None:
+        """End the connection now, whatever other threads do with it. Does nothing in a forked child."""
+        if self._owner == os.getpid():
+            try:
+                # Not SSLSocket's own, which takes the encryption away from under a thread that is reading.
+                socket.socket.shutdown(self, socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
+
+
+class DeadlineSSLSocket(DeadlineSocket, ssl.SSLSocket):
+    """The same over TLS; to be an SSLContext's `sslsocket_class`."""
+
+
+def dial(host: str, port: int, timeout: float | None) -> DeadlineSocket:
+    """Connect to the first of a host's addresses that answers.
+
+    Args:
+        host: Name or address. Names under .localhost are this machine, whatever the resolver says (RFC 6761).
+        port: TCP port.
+        timeout: Seconds, or a `TimeLimit`, for all addresses together; each gets a fair share of it.
+
+    Raises:
+        OSError: No address answered; socket.gaierror if there is none.
+    """
+    limit = _as_limit(timeout)
+    name = "localhost" if host.endswith(".localhost") else host
+    try:
+        addresses = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, f"not a host name: {host!r}") from error
+    failure = OSError(f"no address for {host!r}")
+    for position, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = DeadlineSocket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            left = None if limit is None else limit.left()
+            sock.settimeout(None if left is None else max(left, 0.001) / (len(addresses) - position))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            sock.settimeout(limit)
+            return sock
+    raise failure
+
+
+_owned: weakref.WeakSet[DeadlineSocket] = weakref.WeakSet()
+
+
+def _leave_parents_sockets() -> None:
+    """In a forked child: close the copies of the parent's sockets, so that they end when the parent says so.
+
+    detach() needs no lock, unlike the pools that hold the sockets: the parent's threads may have held theirs.
+    """
+    for sock in list(_owned):
+        descriptor = sock.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+    _owned.clear()
+
+
+os.register_at_fork(after_in_child=_leave_parents_sockets)
