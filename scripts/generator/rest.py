@@ -11,6 +11,7 @@ import io
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import StrictUndefined
@@ -43,6 +44,12 @@ def wrap(text: str, indent: int = 0, hanging: int = 0) -> str:
     return ("\n" + " " * indent).join(lines).replace("\\", "\\\\")
 
 
+def refuse(problems: Sequence[GeneratorError]) -> None:
+    """Take every warning of the tool for an error: it leaves out what it warns of."""
+    if problems:
+        raise GenerationError("\n".join(f"{problem.header} {problem.detail}" for problem in problems))
+
+
 def load(root: Path, target: Path) -> Project:
     """Read the contract below `root` and prepare its generation into `target`."""
     source = root / "openapi.yaml"
@@ -58,6 +65,9 @@ def load(root: Path, target: Path) -> Project:
     data = GeneratorData.from_dict(document, config=config)
     if isinstance(data, GeneratorError):
         raise GenerationError(f"{data.header}\n{data.detail}")
+    refuse(data.errors)
+    for operations in data.endpoint_collections_by_tag.values():
+        refuse(operations.parse_errors)
     contract = Contract(document, data)
     project = Project(openapi=data, config=config, custom_template_path=TEMPLATES)
     project.env.undefined = StrictUndefined
@@ -78,9 +88,7 @@ def generate(root: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     project = load(root, target)
     with contextlib.redirect_stdout(io.StringIO()):
-        problems = project.build()
-    if problems:
-        raise GenerationError("\n".join(f"{problem.header} {problem.detail}" for problem in problems))
+        refuse(project.build())
     (target / "py.typed").touch()
     for command in TIDY:
         subprocess.run(
