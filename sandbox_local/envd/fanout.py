@@ -1,0 +1,164 @@
+"""Output of one process for any number of readers at once, in bounded memory.
+
+Nothing is kept for readers to come: what is published while nobody reads is gone. A reader who is slow holds
+the process back, as a full pipe would. But one who keeps others waiting loses its place: within `GRACE` it is
+cut off with an error, so that a client that has stopped reading can't stop the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+QUEUE_LIMIT = 512 << 10
+"""Bytes that may wait for one reader before it counts as slow."""
+
+GRACE = 0.05
+"""Seconds that a slow reader may keep others waiting."""
+
+E = TypeVar("E")
+
+
+class Lagging(Exception):
+    """The reader was cut off because it did not read while others waited; what waited for it is lost."""
+
+
+class Fanout(Generic[E]):
+    """Hands each published event to every reader.
+
+    Attributes:
+        readers: Those who read now.
+    """
+
+    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """Make a fan-out.
+
+        Args:
+            pause: Called when publishing should stop, perhaps again when it has.
+            resume: Called when publishing may go on, perhaps again when it does.
+        """
+        self.readers: list[Reader[E]] = []
+        self._pause = pause
+        self._resume = resume
+        self._last: E | BaseException | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def reader(self) -> Reader[E]:
+        """A new reader, who gets what is published from now on."""
+        reader = Reader(self)
+        if self._last is not None:
+            reader.finish(self._last)
+        self.readers.append(reader)
+        self.review()
+        return reader
+
+    def publish(self, event: E, size: int) -> None:
+        """Hand an event of `size` bytes to every reader."""
+        for reader in self.readers:
+            reader.put(event, size)
+        if any(reader.is_slow for reader in self.readers):
+            self.review()
+
+    def finish(self, last: E | BaseException) -> None:
+        """End every reader, now and to come: after what waits for it, with a last event or an exception."""
+        self._last = last
+        for reader in self.readers:
+            reader.finish(last)
+
+    def review(self) -> None:
+        """Decide anew who has to wait for whom."""
+        slow = sum(reader.is_slow for reader in self.readers)
+        if slow:
+            self._pause()
+        else:
+            self._resume()
+        if not 0 < slow < len(self.readers):
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GRACE, self._cut_off)
+
+    def _cut_off(self) -> None:
+        self._timer = None
+        for reader in [reader for reader in self.readers if reader.is_slow]:
+            reader.cut_off(Lagging())
+
+
+class Reader(Generic[E]):
+    """One reader of a fan-out."""
+
+    def __init__(self, fanout: Fanout[E]) -> None:
+        self._fanout = fanout
+        self._events: deque[tuple[E, int]] = deque()
+        self._size = 0
+        self._last: E | BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def is_slow(self) -> bool:
+        return self._size >= QUEUE_LIMIT
+
+    def put(self, event: E, size: int) -> None:
+        self._events.append((event, size))
+        self._size += size
+        self._wake()
+
+    def finish(self, last: E | BaseException) -> None:
+        """End this reader after what waits for it; only the first end counts."""
+        if self._last is None:
+            self._last = last
+            self._wake()
+
+    def cut_off(self, error: BaseException) -> None:
+        """End this reader at once."""
+        self._events.clear()
+        self.finish(error)
+        self.close()
+
+    def close(self) -> None:
+        """Get nothing more; again is harmless."""
+        if self in self._fanout.readers:
+            self._fanout.readers.remove(self)
+            self._fanout.review()
+
+    async def next(self, patience: float) -> E | None:
+        """The next event, or None when there is none for `patience` seconds.
+
+        After the last event it is not to be called again.
+
+        Raises:
+            Lagging: This reader was cut off.
+            BaseException: What the fan-out was finished with.
+        """
+        if not self._events and self._last is None and not await self._wait(patience):
+            return None
+        if self._events:
+            event, size = self._events.popleft()
+            was_slow = self.is_slow
+            self._size -= size
+            if was_slow and not self.is_slow:
+                self._fanout.review()
+            return event
+        assert self._last is not None
+        if isinstance(self._last, BaseException):
+            raise self._last
+        return self._last
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait for something to happen; False if nothing did."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(seconds, self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+        return bool(self._events) or self._last is not None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
