@@ -66,7 +66,7 @@ async def forward(request: Request, box: Box, port: int) -> Response:
     upstream = _Upstream(*await _connect(box, port))
     try:
         return await upstream.exchange(request)
-    except (ConnectionError, httptools.HttpParserError, EOFError) as error:
+    except (ConnectionError, EOFError) as error:
         await upstream.close()
         reason = str(error) or "it closed the connection"
         raise PortClosed(f"What listens on the port gave no answer in HTTP: {reason}") from None
@@ -108,10 +108,10 @@ class _Upstream:
         self._writer.write(_head(request, upgrade))
         self._sending = asyncio.get_running_loop().create_task(self._send_body(request))
         received = 0
-        while not self._status:
+        while not self._status and received <= _HEAD_BYTES:
             received += await self._receive()
-            if received > _HEAD_BYTES and not self._status:
-                raise ConnectionError(f"the head of its answer is longer than {_HEAD_BYTES} bytes")
+        if not self._status or sum(len(name) + len(value) for name, value in self._fields) > _HEAD_BYTES:
+            raise ConnectionError(f"the head of its answer is longer than {_HEAD_BYTES} bytes")
         headers = Headers(_end_to_end(self._fields))
         if self._status == 101:
             if upgrade is None:
@@ -146,7 +146,12 @@ class _Upstream:
             self._writer.transport.abort()  # the client broke off: nobody must take this for the whole
 
     async def _receive(self) -> int:
-        """Read and parse a piece; raises EOFError at the end of what there is."""
+        """Read and parse a piece, and tell its length.
+
+        Raises:
+            EOFError: There is no more.
+            ConnectionError: The connection broke, or what came is not HTTP.
+        """
         data = await self._reader.read(_PIECE)
         if not data:
             raise EOFError
@@ -154,6 +159,8 @@ class _Upstream:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._behind = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            raise ConnectionError(f"it is malformed: {error}") from None
         return len(data)
 
     async def _pieces(self, headers: Headers) -> AsyncIterator[bytes]:

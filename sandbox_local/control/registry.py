@@ -22,7 +22,7 @@ from sandbox_local.control.errors import Conflict, SandboxNotFound
 from sandbox_local.control.events import EventLog
 from sandbox_local.control.plan import Plan
 from sandbox_local.http import HttpError, Request, Response
-from sandbox_local.isolation.base import Backend, Box, BoxGone, BoxSpec
+from sandbox_local.isolation.base import Backend, Box, BoxGone, BoxSpec, IsolationError
 
 T = TypeVar("T")
 
@@ -154,6 +154,11 @@ class Registry:
         sandbox_id = "i" + "".join(secrets.choice(_ID_LETTERS) for _ in range(20))
         try:
             box = await self._backend.create(BoxSpec(box_id=sandbox_id, disk_bytes=self._disk_bytes))
+        except IsolationError as error:
+            raise HttpError(500, f"this machine makes no more sandboxes: {error}") from error
+        except OSError as error:
+            log.exception("no sandbox could be made")
+            raise HttpError(503, f"the sandbox could not be made: {error.strerror}") from error
         finally:
             self._starting -= 1
         now = datetime.now(timezone.utc)
