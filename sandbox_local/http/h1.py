@@ -270,8 +270,11 @@ class H1:
         response = await answer(exchange.handler, request)
         try:
             if isinstance(response.body, Tunnel):
-                await self._open_tunnel(response, response.body)
-                return
+                if self._held is not None:
+                    await self._open_tunnel(response, response.body)
+                    return
+                log.error("a tunnel for %s, which asked for none", request.raw_path)
+                response = Response.error(HttpError(500, "internal error"))
             keep = exchange.keep_alive and request.body.complete and not self._stopping
             keep = await self._respond(request, response, keep)
         finally:
@@ -312,8 +315,6 @@ class H1:
         return keep
 
     async def _open_tunnel(self, response: Response, tunnel: Tunnel) -> None:
-        if self._held is None:
-            raise RuntimeError("a tunnel answers an Upgrade or a CONNECT only")
         self._link.write(_head(response, chunked=False, keep_alive=None, version="1.1"))
         incoming = self._tunnel = Body(on_taken=self._on_taken)
         if self._held:
