@@ -55,16 +55,16 @@ class SelfReturning(_TwoForms, Generic[ClassP, InstanceP]):
 
 
 def also_on_class(
-    on_class: Callable[Concatenate[Any, ClassP], ClassR],
+    on_class: Callable[ClassP, ClassR],
 ) -> Callable[
     [Callable[Concatenate[Any, InstanceP], InstanceR]], ClassOrInstance[ClassP, ClassR, InstanceP, InstanceR]
 ]:
-    """Decorate the instance form of a method with the classmethod that is its class form."""
+    """Decorate the instance form of a method with the function that is its class form."""
 
     def decorate(
         on_instance: Callable[Concatenate[Any, InstanceP], InstanceR],
     ) -> ClassOrInstance[ClassP, ClassR, InstanceP, InstanceR]:
-        return ClassOrInstance(on_class, on_instance)
+        return ClassOrInstance(staticmethod(on_class), on_instance)
 
     return decorate
 
@@ -72,7 +72,7 @@ def also_on_class(
 def also_on_class_returning_self(
     on_class: Callable[Concatenate[Any, ClassP], Any],
 ) -> Callable[[Callable[Concatenate[Any, InstanceP], Any]], SelfReturning[ClassP, InstanceP]]:
-    """As `also_on_class`, for a method whose two forms return an instance of the class."""
+    """The same with a classmethod, where the two forms return an instance of the class."""
 
     def decorate(on_instance: Callable[Concatenate[Any, InstanceP], Any]) -> SelfReturning[ClassP, InstanceP]:
         return SelfReturning(on_class, on_instance)

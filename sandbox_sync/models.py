@@ -17,6 +17,24 @@ WriteData: TypeAlias = "str | bytes | bytearray | memoryview | IO[bytes] | IO[st
 """What a file can be written from. Text is written as UTF-8; a file object from where it stands."""
 
 
+class ConnectionOptions(TypedDict, total=False):
+    """How to reach the service, beyond the documented options; each beats its environment variable.
+
+    Attributes:
+        api_url: Base URL of the control plane.
+        sandbox_url: Base URL that all sandboxes are reached under.
+        transport: "connect" (as "auto"), or "grpc".
+        ca_bundle: File with the certificates to trust.
+        client_cert: File with a client certificate and its key, or one file for each.
+    """
+
+    api_url: str | None
+    sandbox_url: str | None
+    transport: str | None
+    ca_bundle: str | None
+    client_cert: str | tuple[str, str] | None
+
+
 class SandboxState(str, Enum):
     """What a sandbox is doing."""
 

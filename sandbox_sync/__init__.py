@@ -1,0 +1,122 @@
+"""The blocking SDK for E2B-compatible sandboxes.
+
+Importing it loads nothing else: a name is looked up in its module when it is first used, so that a program
+that forks, or that patches the standard library, does so from a clean process.
+"""
+
+from sandbox_sync._version import __version__ as __version__
+
+TYPE_CHECKING = False  # as good as typing's to a type checker, and costs no import
+if TYPE_CHECKING:
+    from sandbox_sync.commands import Commands as Commands
+    from sandbox_sync.config import ConnectionConfig as ConnectionConfig
+    from sandbox_sync.errors import AuthenticationException as AuthenticationException
+    from sandbox_sync.errors import CommandExitException as CommandExitException
+    from sandbox_sync.errors import CommandTimeoutException as CommandTimeoutException
+    from sandbox_sync.errors import ConflictException as ConflictException
+    from sandbox_sync.errors import ConnectionException as ConnectionException
+    from sandbox_sync.errors import FileNotFoundException as FileNotFoundException
+    from sandbox_sync.errors import ForkedWithActiveStreamException as ForkedWithActiveStreamException
+    from sandbox_sync.errors import GuestUnresponsiveException as GuestUnresponsiveException
+    from sandbox_sync.errors import IncompleteCallException as IncompleteCallException
+    from sandbox_sync.errors import InvalidArgumentException as InvalidArgumentException
+    from sandbox_sync.errors import NotEnoughSpaceException as NotEnoughSpaceException
+    from sandbox_sync.errors import NotFoundException as NotFoundException
+    from sandbox_sync.errors import PortNotOpenException as PortNotOpenException
+    from sandbox_sync.errors import RateLimitException as RateLimitException
+    from sandbox_sync.errors import RequestTimeoutException as RequestTimeoutException
+    from sandbox_sync.errors import SandboxException as SandboxException
+    from sandbox_sync.errors import SandboxNotFoundException as SandboxNotFoundException
+    from sandbox_sync.errors import SandboxNotRunningException as SandboxNotRunningException
+    from sandbox_sync.errors import SandboxUnreachableException as SandboxUnreachableException
+    from sandbox_sync.errors import ServiceBusyException as ServiceBusyException
+    from sandbox_sync.errors import TemplateException as TemplateException
+    from sandbox_sync.errors import TimeoutException as TimeoutException
+    from sandbox_sync.errors import TLSException as TLSException
+    from sandbox_sync.filesystem import FileStream as FileStream
+    from sandbox_sync.filesystem import Filesystem as Filesystem
+    from sandbox_sync.handles import CommandHandle as CommandHandle
+    from sandbox_sync.listing import Listing as Listing
+    from sandbox_sync.models import CommandResult as CommandResult
+    from sandbox_sync.models import ConnectionOptions as ConnectionOptions
+    from sandbox_sync.models import EntryInfo as EntryInfo
+    from sandbox_sync.models import FileType as FileType
+    from sandbox_sync.models import ListedSandbox as ListedSandbox
+    from sandbox_sync.models import ProcessInfo as ProcessInfo
+    from sandbox_sync.models import PtyOutput as PtyOutput
+    from sandbox_sync.models import SandboxInfo as SandboxInfo
+    from sandbox_sync.models import SandboxQuery as SandboxQuery
+    from sandbox_sync.models import SandboxState as SandboxState
+    from sandbox_sync.models import Stderr as Stderr
+    from sandbox_sync.models import Stdout as Stdout
+    from sandbox_sync.models import Username as Username
+    from sandbox_sync.models import WriteData as WriteData
+    from sandbox_sync.models import WriteEntry as WriteEntry
+    from sandbox_sync.models import WriteInfo as WriteInfo
+    from sandbox_sync.sandbox import Sandbox as Sandbox
+
+_MODULES = {
+    "Commands": "commands",
+    "ConnectionConfig": "config",
+    "AuthenticationException": "errors",
+    "CommandExitException": "errors",
+    "CommandTimeoutException": "errors",
+    "ConflictException": "errors",
+    "ConnectionException": "errors",
+    "FileNotFoundException": "errors",
+    "ForkedWithActiveStreamException": "errors",
+    "GuestUnresponsiveException": "errors",
+    "IncompleteCallException": "errors",
+    "InvalidArgumentException": "errors",
+    "NotEnoughSpaceException": "errors",
+    "NotFoundException": "errors",
+    "PortNotOpenException": "errors",
+    "RateLimitException": "errors",
+    "RequestTimeoutException": "errors",
+    "SandboxException": "errors",
+    "SandboxNotFoundException": "errors",
+    "SandboxNotRunningException": "errors",
+    "SandboxUnreachableException": "errors",
+    "ServiceBusyException": "errors",
+    "TLSException": "errors",
+    "TemplateException": "errors",
+    "TimeoutException": "errors",
+    "FileStream": "filesystem",
+    "Filesystem": "filesystem",
+    "CommandHandle": "handles",
+    "Listing": "listing",
+    "CommandResult": "models",
+    "ConnectionOptions": "models",
+    "EntryInfo": "models",
+    "FileType": "models",
+    "ListedSandbox": "models",
+    "ProcessInfo": "models",
+    "PtyOutput": "models",
+    "SandboxInfo": "models",
+    "SandboxQuery": "models",
+    "SandboxState": "models",
+    "Stderr": "models",
+    "Stdout": "models",
+    "Username": "models",
+    "WriteData": "models",
+    "WriteEntry": "models",
+    "WriteInfo": "models",
+    "Sandbox": "sandbox",
+}
+
+__all__ = [*_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

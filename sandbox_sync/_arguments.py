@@ -1,0 +1,67 @@
+"""Arguments, checked before anything is sent, and answers that break the contract, as errors of the SDK."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from sandbox_sync.errors import InvalidArgumentException, SandboxException
+
+M = TypeVar("M")
+
+
+def message(kind: Callable[..., M], **fields: object) -> M:
+    """A protobuf message of these fields.
+
+    Raises:
+        InvalidArgumentException: One of them does not fit: wrong type, out of range, text that is not
+        Unicode.
+    """
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentException(f"an argument cannot be sent: {error}") from error
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path in the sandbox as text.
+
+    Raises:
+        InvalidArgumentException: It is empty, not Unicode, or holds a NUL character.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise InvalidArgumentException(f"path has to be a str or a path object; got {type(path).__name__}")
+    if not text:
+        raise InvalidArgumentException('path is empty; "." is the home directory of the user')
+    if "\0" in text:
+        raise InvalidArgumentException(f"path holds a NUL character: {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentException(f"path is not Unicode text: {text!r}") from None
+    return text
+
+
+@contextmanager
+def contract() -> Iterator[None]:
+    """Turn what the generated code objects to into errors of the SDK.
+
+    Raises:
+        InvalidArgumentException: An argument breaks the contract.
+        SandboxException: The service's answer does.
+    """
+    from pydantic import ValidationError
+    from sandbox_sync_rest.errors import InvalidResponse
+
+    try:
+        yield
+    except InvalidResponse as error:
+        raise SandboxException(f"The service's answer cannot be understood: {error}") from error
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise InvalidArgumentException("; ".join(problems)) from None
+    except ValueError as error:
+        raise InvalidArgumentException(str(error)) from error

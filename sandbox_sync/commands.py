@@ -1,0 +1,324 @@
+"""Commands in a sandbox: `sandbox.commands`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from sandbox_sync_rpc import process_pb2
+
+from sandbox_sync._arguments import message, path_text
+from sandbox_sync.deadline import seconds
+from sandbox_sync.errors import (
+    IncompleteCallException,
+    InvalidArgumentException,
+    NotFoundException,
+    RequestTimeoutException,
+    SandboxException,
+)
+from sandbox_sync.handles import RETAINED_BYTES, WINDOW_BYTES, CommandHandle, deliver_to, result_of
+from sandbox_sync.models import CommandResult, ProcessInfo
+from sandbox_sync.transcript import Transcript
+
+if TYPE_CHECKING:
+    import builtins
+
+    from sandbox_sync_rpc.channel import UnaryUnary
+
+    from sandbox_sync.transport.envd import EnvdConnection
+
+logger = logging.getLogger(__name__)
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+_STDIN_CHUNK = 1 << 20  # servers bound a message, commonly at 4 MiB
+_KILL_SECONDS = 5.0
+_KILL_GRACE = 0.1  # an interrupted call is to end within 0.2 s
+
+
+class Commands:
+    """Runs commands in a sandbox and deals with those that run. Used as `sandbox.commands`."""
+
+    def __init__(self, envd: EnvdConnection) -> None:
+        self._envd = envd
+
+    @overload
+    def run(
+        self,
+        cmd: str,
+        background: Literal[False] | None = None,
+        envs: Mapping[str, str] | None = None,
+        user: str | None = None,
+        cwd: str | None = None,
+        on_stdout: Callable[[str], Any] | None = None,
+        on_stderr: Callable[[str], Any] | None = None,
+        timeout: float | None = 60,
+        request_timeout: float | None = None,
+        *,
+        stdin: bool = False,
+        check: bool = True,
+        retain_output: bool = True,
+    ) -> CommandResult: ...
+    @overload
+    def run(
+        self,
+        cmd: str,
+        background: Literal[True],
+        envs: Mapping[str, str] | None = None,
+        user: str | None = None,
+        cwd: str | None = None,
+        on_stdout: Callable[[str], Any] | None = None,
+        on_stderr: Callable[[str], Any] | None = None,
+        timeout: float | None = 60,
+        request_timeout: float | None = None,
+        *,
+        stdin: bool = False,
+        check: bool = True,
+        retain_output: bool = True,
+    ) -> CommandHandle: ...
+    def run(
+        self,
+        cmd: str,
+        background: bool | None = None,
+        envs: Mapping[str, str] | None = None,
+        user: str | None = None,
+        cwd: str | None = None,
+        on_stdout: Callable[[str], Any] | None = None,
+        on_stderr: Callable[[str], Any] | None = None,
+        timeout: float | None = 60,
+        request_timeout: float | None = None,
+        *,
+        stdin: bool = False,
+        check: bool = True,
+        retain_output: bool = True,
+    ) -> CommandResult | CommandHandle:
+        """Run a shell command, and wait for its end unless it is to run in the background.
+
+        Whatever ends a foreground call before the command's own end, be it the timeout, Ctrl-C or an error
+        of a callback, ends the command too.
+
+        Args:
+            cmd: Command line for bash, which runs it as a login shell.
+            background: Return a handle at once instead of waiting.
+            envs: Environment variables of the command, beside the sandbox's own.
+            user: User to run it as; the template's default user when left out.
+            cwd: Directory to run it in; the user's home when left out.
+            on_stdout: Called with standard output as it arrives: in the caller's thread, or in the
+            background in
+                a thread of the handle's that has the caller's context variables.
+            on_stderr: The same for standard error.
+            timeout: Seconds; 0 or None for no limit. In the foreground the command is killed when they are
+            up; in
+                the background the handle stops following it then, and it runs on.
+            request_timeout: Timeout for starting the command in seconds.
+            stdin: Give the command a standard input to send to; without it, it reads the end at once.
+            check: Raise for an exit code other than 0.
+            retain_output: Keep the output for the result. False bounds memory: no more than the newest 1 MiB
+            of it
+                is kept. Of a background command no more than 64 MiB is kept in any case.
+
+        Returns:
+            The result of the command; its handle if it runs in the background.
+
+        Raises:
+            CommandExitException: The command ended with an exit code other than 0.
+            TimeoutException: `timeout` or `request_timeout` was up; carries the output until then.
+            InvalidArgumentException: The directory does not exist, or an argument cannot be sent.
+            AuthenticationException: The sandbox has no such user.
+            SandboxException: The sandbox is gone, or the connection broke.
+        """
+        if not isinstance(cmd, str):
+            raise InvalidArgumentException(f"cmd has to be a command line (str); got {type(cmd).__name__}")
+        config = message(
+            process_pb2.ProcessConfig,
+            cmd="/bin/bash",
+            args=["-l", "-c", cmd],
+            envs=dict(envs or {}),
+            cwd=path_text(cwd) if cwd else None,
+        )
+        request = message(process_pb2.StartRequest, process=config, stdin=stdin)
+        deadline = self._envd.config.deadline(request_timeout)
+        stream = self._envd.stream(
+            self._envd.process.Start,
+            request,
+            user=user,
+            timeout=seconds(timeout, "timeout"),
+            tell_server=not background,
+            request_timeout=request_timeout,
+        )
+        deliver = deliver_to(on_stdout, on_stderr)
+        limit = (RETAINED_BYTES if background else None) if retain_output else WINDOW_BYTES
+        transcript = Transcript(limit)
+        try:
+            if background:
+                handle = CommandHandle(
+                    self, stream, transcript, deliver, check=check, owner=True, stdin=stdin
+                )
+                if transcript.wait_for_pid(deadline) is None:
+                    raise transcript.failure or RequestTimeoutException(
+                        "The command was not reported to have started within request_timeout",
+                        sandbox_id=self.sandbox_id,
+                    )
+                return handle
+            transcript.follow(stream, deliver)
+        except BaseException as error:
+            stream.cancel()
+            self._kill_soon(transcript, transcript.explain(error))
+            raise
+        return result_of(transcript, check, self.sandbox_id)
+
+    def connect(
+        self,
+        pid: int,
+        timeout: float | None = 60,
+        request_timeout: float | None = None,
+        on_stdout: Callable[[str], Any] | None = None,
+        on_stderr: Callable[[str], Any] | None = None,
+        *,
+        on_pty: Callable[[bytes], Any] | None = None,
+        check: bool = True,
+        retain_output: bool = True,
+    ) -> CommandHandle:
+        """Follow a command that runs. Output from before is not repeated.
+
+        Args:
+            pid: Process id of the command, as in `list()`.
+            timeout: Seconds after which the handle stops following; 0 or None for no limit.
+            request_timeout: Timeout for connecting in seconds.
+            on_stdout: Called with standard output as it arrives, in a thread of the handle's that has the
+                caller's context variables.
+            on_stderr: The same for standard error.
+            on_pty: The same for the output of a terminal.
+            check: Have `wait()` raise for an exit code other than 0.
+            retain_output: Keep the newest 64 MiB of the output for the result; else the newest 1 MiB.
+
+        Returns:
+            The handle of the command.
+
+        Raises:
+            NotFoundException: No command of that id runs.
+            SandboxException: The sandbox is gone, or the connection broke.
+        """
+        stream = self._envd.stream(
+            self._envd.process.Connect,
+            message(process_pb2.ConnectRequest, process=_selector(pid)),
+            timeout=seconds(timeout, "timeout"),
+            tell_server=False,
+            request_timeout=request_timeout,
+            not_found=NotFoundException,
+        )
+        transcript = Transcript(RETAINED_BYTES if retain_output else WINDOW_BYTES, pid)
+        deliver = deliver_to(on_stdout, on_stderr, on_pty)
+        try:
+            return CommandHandle(self, stream, transcript, deliver, check=check, owner=False, stdin=None)
+        except BaseException:
+            stream.cancel()
+            raise
+
+    def kill(self, pid: int, request_timeout: float | None = None) -> bool:
+        """Kill a command with SIGKILL.
+
+        Args:
+            pid: Process id of the command, as in `list()`.
+            request_timeout: Timeout for the request in seconds.
+
+        Returns:
+            True if it was killed, False if no command of that id runs.
+
+        Raises:
+            SandboxException: The request failed.
+        """
+        request = message(
+            process_pb2.SendSignalRequest, process=_selector(pid), signal=process_pb2.SIGNAL_SIGKILL
+        )
+        try:
+            self._unary(self._envd.process.SendSignal, request, request_timeout)
+        except NotFoundException:
+            return False
+        return True
+
+    def send_stdin(self, pid: int, data: str | bytes, request_timeout: float | None = None) -> None:
+        """Write to the standard input of a command that was run with `stdin=True`.
+
+        Args:
+            pid: Process id of the command, as in `list()`.
+            data: What to write; text as UTF-8.
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            NotFoundException: No command of that id runs.
+            SandboxException: The command has no standard input, or the request failed.
+        """
+        content = memoryview(data.encode() if isinstance(data, str) else data)
+        for start in range(0, len(content), _STDIN_CHUNK):
+            chunk = message(process_pb2.ProcessInput, stdin=bytes(content[start : start + _STDIN_CHUNK]))
+            request = message(process_pb2.SendInputRequest, process=_selector(pid), input=chunk)
+            self._unary(self._envd.process.SendInput, request, request_timeout)
+
+    def close_stdin(self, pid: int, request_timeout: float | None = None) -> None:
+        """Close the standard input of a command, so that it reads the end of it.
+
+        Args:
+            pid: Process id of the command, as in `list()`.
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            NotFoundException: No command of that id runs.
+            SandboxException: The request failed.
+        """
+        request = message(process_pb2.CloseStdinRequest, process=_selector(pid))
+        self._unary(self._envd.process.CloseStdin, request, request_timeout)
+
+    def list(self, request_timeout: float | None = None) -> builtins.list[ProcessInfo]:
+        """The commands and terminals that run.
+
+        Args:
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            SandboxException: The request failed.
+        """
+        answer = self._unary(self._envd.process.List, process_pb2.ListRequest(), request_timeout)
+        return [
+            ProcessInfo(
+                pid=process.pid,
+                tag=process.tag if process.HasField("tag") else None,
+                cmd=process.config.cmd,
+                args=[*process.config.args],
+                envs=dict(process.config.envs),
+                cwd=process.config.cwd if process.config.HasField("cwd") else None,
+            )
+            for process in answer.processes
+        ]
+
+    @property
+    def sandbox_id(self) -> str:
+        """Id of the sandbox."""
+        return self._envd.sandbox_id
+
+    def _unary(self, call: UnaryUnary[Req, Res], request: Req, request_timeout: float | None) -> Res:
+        return self._envd.unary(call, request, request_timeout=request_timeout, not_found=NotFoundException)
+
+    def _kill_soon(self, transcript: Transcript, reason: BaseException) -> None:
+        """Kill a command that must not outlive its call, without holding up the error that ends the call."""
+        pid = transcript.pid
+        gone = isinstance(reason, IncompleteCallException) and reason.sandbox_state == "gone"
+        if pid is None or transcript.end is not None or gone:
+            return
+
+        def kill() -> None:
+            try:
+                self.kill(pid, _KILL_SECONDS)
+            except SandboxException as error:
+                logger.warning("command %s of sandbox %s was not killed: %s", pid, self.sandbox_id, error)
+
+        killer = threading.Thread(target=kill, name="sandbox-sync-kill")
+        killer.start()
+        killer.join(_KILL_GRACE)
+
+
+def _selector(pid: int) -> process_pb2.ProcessSelector:
+    return message(process_pb2.ProcessSelector, pid=pid)

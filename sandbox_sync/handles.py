@@ -1,0 +1,325 @@
+"""Handles of commands that run in the background."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.errors import (
+    CommandExitException,
+    CommandTimeoutException,
+    ConnectionException,
+    InvalidArgumentException,
+    SandboxException,
+)
+from sandbox_sync.models import CommandResult
+from sandbox_sync.transcript import Piece, Transcript
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from sandbox_sync.commands import Commands
+    from sandbox_sync.transport.envd import RpcStream
+
+logger = logging.getLogger(__name__)
+
+RETAINED_BYTES = 64 << 20
+"""How much of a background command's output is kept."""
+
+WINDOW_BYTES = 1 << 20
+"""How much is kept of output that is not to be retained: what an iteration may lag behind."""
+
+
+def deliver_to(
+    on_stdout: Callable[[str], Any] | None,
+    on_stderr: Callable[[str], Any] | None,
+    on_pty: Callable[[bytes], Any] | None = None,
+) -> Callable[[Piece], None] | None:
+    """What hands each piece of output to the function that wants it; None if none was given."""
+    if on_stdout is None and on_stderr is None and on_pty is None:
+        return None
+
+    def deliver(piece: Piece) -> None:
+        stdout, stderr, pty = piece
+        if stdout is not None and on_stdout is not None:
+            on_stdout(stdout)
+        elif stderr is not None and on_stderr is not None:
+            on_stderr(stderr)
+        elif pty is not None and on_pty is not None:
+            on_pty(pty)
+
+    return deliver
+
+
+def result_of(transcript: Transcript, check: bool, sandbox_id: str) -> CommandResult:
+    """The result of a command that ended.
+
+    Raises:
+        CommandExitException: It did not end with exit code 0, and `check` is set.
+    """
+    end = transcript.end
+    assert end is not None
+    result = CommandResult(
+        stderr=transcript.text("stderr"),
+        stdout=transcript.text("stdout"),
+        exit_code=end.exit_code,
+        error=end.error or None,
+        truncated=transcript.truncated,
+    )
+    if check and result.exit_code != 0:
+        raise CommandExitException(
+            stdout=result.stdout,
+            stderr=result.stderr,
+            exit_code=result.exit_code,
+            error=result.error,
+            sandbox_id=sandbox_id,
+        )
+    return result
+
+
+class CommandHandle:
+    """A command in the background: what `commands.run(..., background=True)` and `commands.connect()` return.
+
+    A thread of its own reads the command's output all the time, so the command never stalls for want of a
+    reader. Everything here may be used from any thread, at the same time and in any order. What is kept of
+    the output is bounded: the newest 64 MiB, or 1 MiB with `retain_output=False`.
+
+    Leaving a `with` block kills the command if the handle came from `run`, and disconnects from it if it came
+    from `connect`. A handle that is dropped without callbacks disconnects; the command runs on.
+    """
+
+    def __init__(
+        self,
+        commands: Commands,
+        stream: RpcStream,
+        transcript: Transcript,
+        deliver: Callable[[Piece], None] | None,
+        *,
+        check: bool,
+        owner: bool,
+        stdin: bool | None,
+    ) -> None:
+        self._commands = commands
+        self._stream = stream
+        self._transcript = transcript
+        self._check = check
+        self._owner = owner
+        self._stdin = stdin
+        # The reader must not hold on to the handle, or a handle that is dropped would never go.
+        reader = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(_read, stream, transcript, deliver),
+            name="sandbox-sync-command",
+            daemon=True,
+        )
+        reader.start()
+        if deliver is None:
+            weakref.finalize(self, stream.cancel).atexit = False
+
+    @property
+    def pid(self) -> int:
+        """Process id of the command in its sandbox."""
+        pid = self._transcript.pid
+        assert pid is not None
+        return pid
+
+    @property
+    def stdout(self) -> str:
+        """The command's standard output so far."""
+        return self._transcript.text("stdout")
+
+    @property
+    def stderr(self) -> str:
+        """The command's standard error so far."""
+        return self._transcript.text("stderr")
+
+    @property
+    def stdout_bytes(self) -> bytes:
+        """The command's standard output so far, as it came."""
+        return self._transcript.data("stdout")
+
+    @property
+    def stderr_bytes(self) -> bytes:
+        """The command's standard error so far, as it came."""
+        return self._transcript.data("stderr")
+
+    @property
+    def error(self) -> str | None:
+        """The server's words for an end other than success; None while the command runs."""
+        end = self._transcript.end
+        return (end.error or None) if end is not None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The command's exit code, -1 when a signal ended it; None while it runs."""
+        end = self._transcript.end
+        return end.exit_code if end is not None else None
+
+    def poll(self) -> int | None:
+        """The command's exit code if it has ended, else None; as `subprocess.Popen.poll`.
+
+        Raises:
+            SandboxException: The connection to the command has ended, so that its end will not be seen.
+        """
+        if self._transcript.failure is not None:
+            raise self._transcript.failure
+        return self.exit_code
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        on_stdout: Callable[[str], Any] | None = None,
+        on_stderr: Callable[[str], Any] | None = None,
+        on_pty: Callable[[bytes], Any] | None = None,
+    ) -> CommandResult:
+        """Wait for the command to end.
+
+        Args:
+            timeout: Seconds to wait at most; None or 0 for no limit. The command is not touched when they
+            are up. on_stdout: Called with standard output, from the oldest that is kept, in this thread.
+            on_stderr: The same for standard error. on_pty: The same for the output of a terminal.
+
+        Returns:
+            How the command ended and what it wrote.
+
+        Raises:
+            CommandExitException: It ended with an exit code other than 0, unless it was run with
+            `check=False`. TimeoutException: It still runs after `timeout` seconds, or its connection's own
+            timeout was up. SandboxException: The connection to the command has ended, so that its end will
+            not be seen. Exception: What a callback given to `run` or `connect` raised; once, whether the
+            command has ended
+                or not.
+        """
+        deadline = Deadline.after(seconds(timeout, "timeout"))
+        deliver = deliver_to(on_stdout, on_stderr, on_pty)
+        if deliver is not None:
+            for piece in self._transcript.pieces(deadline):
+                deliver(piece)
+        if not self._transcript.wait(deadline):
+            error = CommandTimeoutException(
+                f"Command {self.pid} still runs after the {timeout:g} s of wait(timeout={timeout:g})",
+                sandbox_id=self._commands.sandbox_id,
+            )
+            error.limit = timeout
+            raise self._transcript.explain(error)
+        if self._transcript.failure is not None:
+            raise self._transcript.failure
+        return result_of(self._transcript, self._check, self._commands.sandbox_id)
+
+    def __iter__(self) -> Iterator[Piece]:
+        """The output as it arrives, from the oldest kept, as (stdout, stderr, pty) of which one is set.
+
+        Raises:
+            SandboxException: The connection has ended before the command, or output came faster than it was
+                taken, so that some had to be dropped.
+        """
+        yield from self._transcript.pieces(Deadline(None))
+        if self._transcript.failure is not None:
+            raise self._transcript.failure
+
+    def send_stdin(self, data: str | bytes, request_timeout: float | None = None) -> None:
+        """Write to the command's standard input.
+
+        Args:
+            data: What to write; text as UTF-8.
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            InvalidArgumentException: The command was run without `stdin=True`.
+            NotFoundException: The command has ended.
+        """
+        self._require_stdin()
+        self._commands.send_stdin(self.pid, data, request_timeout)
+
+    def close_stdin(self, request_timeout: float | None = None) -> None:
+        """Close the command's standard input, so that it reads the end of it.
+
+        Args:
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            InvalidArgumentException: The command was run without `stdin=True`.
+            NotFoundException: The command has ended.
+        """
+        self._require_stdin()
+        self._commands.close_stdin(self.pid, request_timeout)
+
+    def kill(self, request_timeout: float | None = None) -> bool:
+        """Kill the command with SIGKILL.
+
+        Args:
+            request_timeout: Timeout for the request in seconds.
+
+        Returns:
+            True if it was killed, False if it had ended before.
+        """
+        return self._commands.kill(self.pid, request_timeout)
+
+    def disconnect(self) -> None:
+        """Stop following the command, which runs on; `commands.connect(pid)` follows it again."""
+        self._transcript.fail(
+            ConnectionException(
+                f"Disconnected from command {self.pid} before it ended; "
+                f"commands.connect({self.pid}) follows it again",
+                sandbox_id=self._commands.sandbox_id,
+            )
+        )
+        self._stream.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._owner and not self._transcript.settled:
+                self.kill()
+        except SandboxException as failure:
+            if error is None:
+                raise
+            logger.warning("command %s was not killed: %s", self.pid, failure)
+        finally:
+            self._stream.cancel()
+
+    def __repr__(self) -> str:
+        end = self._transcript.end
+        state = "running" if end is None else f"exit code {end.exit_code}"
+        if end is None and self._transcript.failure is not None:
+            state = "disconnected"
+        return f"<CommandHandle pid {self._transcript.pid}, {state}>"
+
+    def _require_stdin(self) -> None:
+        if self._stdin is False:
+            raise InvalidArgumentException(
+                f"Command {self.pid} has no standard input; start it with commands.run(..., stdin=True)"
+            )
+
+
+def _read(stream: RpcStream, transcript: Transcript, deliver: Callable[[Piece], None] | None) -> None:
+    """Follow a command to its end, whatever its callbacks do: their first error ends them and is kept."""
+
+    def deliver_until_it_fails(piece: Piece) -> None:
+        nonlocal deliver
+        if deliver is not None:
+            try:
+                deliver(piece)
+            except BaseException as error:  # noqa: BLE001 - it is the caller's, who gets it
+                deliver = None
+                transcript.interrupt(error)
+
+    try:
+        transcript.follow(stream, deliver_until_it_fails if deliver is not None else None)
+    except CommandTimeoutException as error:
+        words = f"{error.message} The command runs on; commands.connect({transcript.pid}) follows it again."
+        error.args = (words,)
+        transcript.fail(error)
+    except BaseException as error:  # noqa: BLE001 - whoever waits has to know
+        transcript.fail(error)

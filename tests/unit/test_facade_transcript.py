@@ -1,0 +1,232 @@
+"""What a command's events become: text, results, errors."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator
+
+import pytest
+from sandbox_sync_rpc import process_pb2 as pb
+
+from sandbox_sync.deadline import Deadline
+from sandbox_sync.errors import CommandTimeoutException, ConnectionException, SandboxException
+from sandbox_sync.transcript import Decoder, Piece, Transcript
+
+FOREVER = Deadline(None)
+
+
+class Stream:
+    """Messages as a stream has them."""
+
+    cancelled = False
+
+    def __init__(self, messages: Iterable[pb.StartResponse]) -> None:
+        self._messages = iter(messages)
+
+    def __iter__(self) -> Iterator[pb.StartResponse]:
+        return self._messages
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def event(**fields: object) -> pb.StartResponse:
+    return pb.StartResponse(event=pb.ProcessEvent(**fields))
+
+
+def started(pid: int = 7) -> pb.StartResponse:
+    return event(start=pb.ProcessEvent.StartEvent(pid=pid))
+
+
+def data(channel: str, content: bytes) -> pb.StartResponse:
+    return event(data=pb.ProcessEvent.DataEvent(**{channel: content}))
+
+
+def ended(exit_code: int = 0) -> pb.StartResponse:
+    return event(end=pb.ProcessEvent.EndEvent(exit_code=exit_code, exited=True))
+
+
+def follow(*messages: pb.StartResponse, limit: int | None = None) -> Transcript:
+    transcript = Transcript(limit)
+    transcript.follow(Stream(messages), None)
+    return transcript
+
+
+def joined(pieces: Iterable[Piece]) -> tuple[str, str, bytes]:
+    out, err, pty = "", "", b""
+    for piece in pieces:
+        assert sum(part is not None for part in piece) == 1
+        out, err, pty = out + (piece[0] or ""), err + (piece[1] or ""), pty + (piece[2] or b"")
+    return out, err, pty
+
+
+TEXT = "a \u00e4 \u20ac \U0001f600 z\n" * 3
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_characters_torn_apart_by_chunks_stay_whole(size: int) -> None:
+    """G15: text split at every byte boundary equals the original, also when both channels are interleaved."""
+    raw = TEXT.encode()
+    chunks = [raw[at : at + size] for at in range(0, len(raw), size)]
+    messages = [data(channel, chunk) for chunk in chunks for channel in ("stdout", "stderr")]
+    seen: list[Piece] = []
+    transcript = Transcript(None)
+    transcript.follow(Stream([started(), *messages, ended()]), seen.append)
+    assert joined(seen) == (TEXT, TEXT, b"")
+    assert joined(transcript.pieces(FOREVER)) == (TEXT, TEXT, b"")
+    assert transcript.text("stdout") == transcript.text("stderr") == TEXT
+    assert transcript.data("stdout") == raw
+
+
+def test_invalid_bytes_never_raise_and_are_there_as_they_came() -> None:
+    """G15: invalid UTF-8 becomes U+FFFD, and the raw bytes are available."""
+    junk = bytes(range(256)) + b"\xe2\x82"
+    seen: list[Piece] = []
+    transcript = Transcript(None)
+    transcript.follow(Stream([started(), data("stdout", junk), data("pty", junk), ended()]), seen.append)
+    assert transcript.data("stdout") == junk
+    assert transcript.text("stdout") == junk.decode("utf-8", "replace")
+    assert joined(seen) == (junk.decode("utf-8", "replace"), "", junk)
+
+
+def test_live_text_leaves_out_a_character_that_is_not_whole_yet() -> None:
+    transcript = Transcript(None)
+    euro = "\u20ac".encode()
+
+    def messages() -> Iterator[pb.StartResponse]:
+        yield data("stdout", b"1 " + euro[:2])
+        assert transcript.text("stdout") == "1 "
+        yield data("stdout", euro[2:])
+        assert transcript.text("stdout") == "1 \u20ac"
+        yield ended()
+
+    transcript.follow(Stream(messages()), None)
+
+
+def test_events_in_any_order_give_the_same_transcript() -> None:
+    """G9: data before the start is delivered; a byte-exact transcript over 1,000 random orders."""
+    rng = random.Random(20261123)
+    for _ in range(1000):
+        chunks = [
+            (rng.choice(("stdout", "stderr", "pty")), rng.randbytes(rng.randrange(4)))
+            for _ in range(rng.randrange(8))
+        ]
+        messages = [data(*chunk) for chunk in chunks]
+        for extra in (started(), event(keepalive=pb.ProcessEvent.KeepAlive()), event(), pb.StartResponse()):
+            messages.insert(rng.randrange(len(messages) + 1), extra)
+        transcript = follow(*messages, ended())
+        assert transcript.pid == 7
+        for channel in ("stdout", "stderr", "pty"):
+            assert transcript.data(channel) == b"".join(c for name, c in chunks if name == channel)
+
+
+def test_a_stream_that_ends_before_the_command_is_an_error() -> None:
+    """G12: a cut stream is never success, and the error has what was received."""
+    transcript = Transcript(None)
+    with pytest.raises(ConnectionException) as caught:
+        transcript.follow(Stream([started(), data("stdout", b"half")]), None)
+    transcript.fail(caught.value)
+    assert transcript.settled
+    assert (caught.value.pid, caught.value.stdout, caught.value.stderr) == (7, "half", "")
+
+
+def test_an_error_after_the_end_changes_nothing() -> None:
+    def messages() -> Iterator[pb.StartResponse]:
+        yield started()
+        yield ended(3)
+        raise ConnectionException("reset")
+
+    transcript = Transcript(None)
+    transcript.follow(Stream(messages()), None)
+    assert transcript.end is not None
+    assert transcript.end.exit_code == 3
+    assert transcript.failure is None
+
+
+def test_only_the_newest_output_is_kept_beyond_the_limit() -> None:
+    transcript = follow(started(), *(data("stdout", b"%04d" % n) for n in range(5000)), ended(), limit=100_000)
+    assert transcript.truncated
+    kept = transcript.text("stdout")
+    numbers = [int(kept[at : at + 4]) for at in range(0, len(kept), 4)]
+    assert numbers == list(range(numbers[0], 5000))
+    assert 300 < len(numbers) < 800  # 132 bytes each, of which 75 to 100 kB are kept
+
+
+def test_an_iteration_that_is_overtaken_says_so() -> None:
+    transcript = Transcript(10_000)
+    first_read, all_written = threading.Event(), threading.Event()
+
+    def messages() -> Iterator[pb.StartResponse]:
+        yield data("stdout", b"x")
+        assert first_read.wait(10)
+        for _ in range(1000):
+            yield data("stdout", b"x")
+        yield ended()
+
+    def write() -> None:
+        transcript.follow(Stream(messages()), None)
+        all_written.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    pieces = transcript.pieces(FOREVER)
+    assert next(pieces) == ("x", None, None)
+    first_read.set()
+    assert all_written.wait(10)
+    with pytest.raises(SandboxException, match="dropped"):
+        list(pieces)
+    writer.join()
+
+
+def test_many_readers_see_all_output_while_it_is_written() -> None:
+    transcript = Transcript(None)
+    words = [f"{n}\n" for n in range(3000)]
+    seen: list[str] = []
+
+    def read() -> None:
+        seen.append(joined(transcript.pieces(FOREVER))[0])
+
+    readers = [threading.Thread(target=read) for _ in range(5)]
+    for reader in readers:
+        reader.start()
+    transcript.follow(Stream([started(), *(data("stdout", word.encode()) for word in words), ended()]), None)
+    for reader in readers:
+        reader.join(20)
+    assert seen == ["".join(words)] * 5
+
+
+def test_waiting_ends_with_the_time_and_with_the_command() -> None:
+    transcript = Transcript(None)
+    before = time.monotonic()
+    assert not transcript.wait(Deadline.after(0.1))
+    assert 0.1 <= time.monotonic() - before < 1
+    assert list(transcript.pieces(Deadline.after(0.01))) == []
+    timer = threading.Timer(0.05, transcript.fail, [CommandTimeoutException("time is up")])
+    timer.start()
+    assert transcript.wait(Deadline.after(10))
+    assert isinstance(transcript.failure, CommandTimeoutException)
+
+
+def test_an_interruption_is_raised_once() -> None:
+    transcript = Transcript(None)
+    transcript.interrupt(KeyError("callback"))
+    with pytest.raises(KeyError):
+        transcript.wait(FOREVER)
+    assert not transcript.wait(Deadline.after(0.01))
+
+
+def test_the_first_failure_stands() -> None:
+    transcript = Transcript(None, pid=5)
+    first = ConnectionException("first")
+    transcript.fail(first)
+    transcript.fail(ConnectionException("second"))
+    assert transcript.failure is first
+    assert first.pid == 5
+
+
+def test_a_decoder_finishes_with_a_replacement_for_half_a_character() -> None:
+    decoder = Decoder()
+    assert list(decoder.feed("stdout", b"\xe2\x82")) == []
+    assert list(decoder.finish()) == [("\ufffd", None, None)]
