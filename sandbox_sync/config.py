@@ -104,6 +104,16 @@ class ConnectionConfig:
             AuthenticationException: No API key was found.
             InvalidArgumentException: A value cannot be used.
         """
+        given = {
+            "api_key": api_key,
+            "domain": domain,
+            "proxy": proxy,
+            "api_url": api_url,
+            "sandbox_url": sandbox_url,
+        }
+        for name, value in given.items():
+            if value is not None and not isinstance(value, str):
+                raise InvalidArgumentException(f"{name} has to be a str; got {type(value).__name__}")
         domain = domain or _environment("E2B_DOMAIN") or DEFAULT_DOMAIN
         api_key = api_key or _environment("E2B_API_KEY")
         api_url = api_url or _environment("E2B_API_URL")
@@ -148,12 +158,17 @@ class ConnectionConfig:
         return Deadline.after(seconds(request_timeout, "request_timeout"))
 
     def require_api_key(self) -> str:
-        """The API key, looked up in the environment again if this configuration came without one.
+        """The API key, found again where it comes from if this configuration came without one.
 
         Raises:
             AuthenticationException: There is none, and it is not debug mode either.
         """
-        key = self.api_key or _environment("E2B_API_KEY") or ("" if self.debug else None)
+        key = self.api_key
+        if key is None and self.domain == LOCAL_DOMAIN:
+            from sandbox_sync import local
+
+            key = local.endpoint().api_key
+        key = key or _environment("E2B_API_KEY") or ("" if self.debug else None)
         if key is None:
             raise _missing_key()
         return key

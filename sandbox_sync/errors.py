@@ -35,6 +35,8 @@ Clock = Literal["sandbox lifetime", "timeout", "request_timeout", "silence"]
 """What ran out: the sandbox's lifetime, the run time of a command (`timeout`), the time of one call
 (`request_timeout`), or the longest silence that a healthy connection can have."""
 
+_LONGEST_QUOTE = 2048
+
 SandboxState = Literal["alive", "gone", "unknown"]
 """What is known of a sandbox after a failure. "gone" is said only when the service said so."""
 
@@ -165,8 +167,11 @@ class CommandExitException(SandboxException):
         error: str | None = None,
         sandbox_id: str | None = None,
     ) -> None:
-        words = message or f"Command ended with exit code {exit_code}{f' ({error})' if error else ''}"
-        super().__init__(words if message or not stderr else f"{words}:\n{stderr}", sandbox_id=sandbox_id)
+        if not message:
+            message = f"Command ended with exit code {exit_code}{f' ({error})' if error else ''}"
+            if stderr:
+                message += f":\n{stderr[-_LONGEST_QUOTE:]}"
+        super().__init__(message, sandbox_id=sandbox_id)
         self.stdout = stdout
         self.stderr = stderr
         self.exit_code = exit_code

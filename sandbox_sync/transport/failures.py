@@ -131,7 +131,7 @@ class RpcFailure(Failure):
     @classmethod
     def from_answer(cls, status: int, headers: Mapping[str, str], body: bytes) -> RpcFailure:
         """The failure that an answer with an error status stands for, the server's or a proxy's."""
-        code = _json_object(body).get("code")
+        code = json_object(body).get("code")
         if not (isinstance(code, str) and code in _CODES):
             # Proxies and the token check answer with the HTTP status for a code.
             code = _CODE_OF_STATUS.get(code if isinstance(code, int) else status, "unknown")
@@ -157,7 +157,7 @@ class RpcFailure(Failure):
 
 def words_of(status: int, body: bytes) -> str:
     """What an answer with an error status says, for people: its message, or its text, or just the status."""
-    message = _json_object(body).get("message")
+    message = json_object(body).get("message")
     if isinstance(message, str) and message:
         return message[:_LONGEST_QUOTE]
     text = body[:_LONGEST_QUOTE].decode("utf-8", "replace").strip()
@@ -166,7 +166,8 @@ def words_of(status: int, body: bytes) -> str:
     )
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body holds; empty if it holds none."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sandbox_sync import errors
 from sandbox_sync.errors import Clock, NotFoundException, SandboxException, SandboxState
 from sandbox_sync.retries import retry_after
-from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
+from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure, json_object
 
 E = TypeVar("E", bound=SandboxException)
 
@@ -50,24 +49,28 @@ class Call:
         not_found: The error for "not found".
     """
 
-    method: str
-    path: str
+    method: str = "POST"
+    path: str = ""
     sandbox_id: str | None = None
     clock: Clock = "request_timeout"
     limit: float | None = None
     not_found: type[NotFoundException] = NotFoundException
 
+    def at(self, method: str, path: str) -> Call:
+        """The same call, of this method and path."""
+        return replace(self, method=method, path=path)
 
-def control_plane_error(failure: HTTPFailure, call: Call) -> SandboxException:
+
+def control_plane_error(failure: Failure, call: Call) -> SandboxException:
     """The error for a failed call of the control plane."""
     if failure.reason != "answer":
         return incomplete_call_error(failure, call, "unknown")
-    if failure.status == 409 and _error_code(failure.body) == "sandbox_snapshot_guest_agent_unresponsive":
+    if failure.status == 409 and _error_code(failure) == "sandbox_snapshot_guest_agent_unresponsive":
         return _make(errors.GuestUnresponsiveException, failure, call)
     return _by_status(failure, call)
 
 
-def envd_http_error(failure: HTTPFailure, call: Call, state: SandboxState = "unknown") -> SandboxException:
+def envd_http_error(failure: Failure, call: Call, state: SandboxState = "unknown") -> SandboxException:
     """The error for a failed call of a sandbox's plain HTTP API.
 
     Args:
@@ -133,12 +136,12 @@ def needs_probe(failure: Failure) -> bool:
     return failure.reason in ("connect", "silence", "broken")
 
 
-def says_gone(failure: HTTPFailure) -> bool:
+def says_gone(failure: Failure) -> bool:
     """Whether this is the service's word that the sandbox is not there: the only evidence that there is."""
     return failure.status == 502 and _SANDBOX_GONE in failure.message
 
 
-def _by_status(failure: HTTPFailure, call: Call) -> SandboxException:
+def _by_status(failure: Failure, call: Call) -> SandboxException:
     if failure.status == 404:
         return _make(call.not_found, failure, call)
     return _make(_BY_STATUS.get(failure.status or 0, SandboxException), failure, call)
@@ -198,9 +201,5 @@ def _make(kind: type[E], failure: Failure, call: Call, message: str | None = Non
     return error
 
 
-def _error_code(body: bytes) -> object:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return value.get("error_code") if isinstance(value, dict) else None
+def _error_code(failure: Failure) -> object:
+    return json_object(failure.body).get("error_code") if isinstance(failure, HTTPFailure) else None

@@ -18,13 +18,17 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout, make_headers, parse_url
 
+from sandbox_sync._version import __version__
 from sandbox_sync.config import ConnectionConfig
+from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport.failures import Failure, Reason
 from sandbox_sync.transport.proxies import proxy_for
 from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit, dial
 from sandbox_sync.transport.tls import ClientCert, ssl_context
 
 Body: TypeAlias = bytes | Iterable[bytes] | None
+
+USER_AGENT = f"sandbox-sync/{__version__}"
 
 BLOCK = 256 * 1024
 """Bytes moved at once: measured, less costs throughput and more gains nothing."""
@@ -181,7 +185,7 @@ class Origin:
         self._scheme = url.scheme or "http"
         self._host = url.host
         self._port = url.port
-        self._prefix = (url.path or "").rstrip("/")
+        self.prefix = (url.path or "").rstrip("/")
         self._proxy = proxy_for(base_url, config.proxy)
         secure = self._scheme == "https" or (self._proxy or "").startswith("https:")
         self._settings = (self._proxy, secure, config.ca_bundle, config.client_cert)
@@ -209,17 +213,20 @@ class Origin:
 
         Raises:
             Failure: There is no answer. Errors of an iterable `body` are raised as they are.
+            InvalidArgumentException: HTTP allows no such header or target.
         """
+        if limit is not None and limit.deadline.expired:
+            raise Failure("the time was up before it was sent", reason="deadline", sent=False)
         source = _Source(body) if body is not None and not isinstance(body, bytes) else None
         options: dict[str, Any] = {
-            "headers": headers,
+            "headers": {"user-agent": USER_AGENT, **headers},
             "body": body if source is None else source,
             "timeout": Timeout(connect=limit, read=limit),
             "retries": False,
             "redirect": False,
             "preload_content": False,
         }
-        target = self._prefix + target
+        target = self.prefix + target
         manager = _manager(*self._settings)
         try:
             if self._proxy is not None and self._scheme == "http":
@@ -230,6 +237,13 @@ class Origin:
             if source is not None and source.error is not None:
                 raise source.error from None
             raise failure_of(error, limit) from None
+        except ValueError:
+            if source is not None and source.error is not None:
+                raise
+            # The error's own words quote the header, which may be a secret.
+            raise InvalidArgumentException(
+                "a header or the path holds characters that HTTP does not allow"
+            ) from None
 
     def _authority(self) -> str:
         return f"{self._host}:{self._port}" if self._port else f"{self._host}"
