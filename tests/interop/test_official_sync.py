@@ -31,9 +31,8 @@ def sandbox(server: LocalServer) -> Iterator[Any]:
 
 def test_the_life_of_a_sandbox() -> None:
     mark = uuid.uuid4().hex
-    sandbox = e2b.Sandbox.create(
-        timeout=60, metadata={"mark": mark, "a key": "a&b=c%"}, envs={"GREETING": "hello"}
-    )
+    metadata = {"mark": mark, "a key": "a&b=c%"}
+    sandbox = e2b.Sandbox.create(timeout=60, metadata=metadata, envs={"GREETING": "hello"})
     try:
         assert sandbox.is_running()
         assert sandbox.commands.run("echo $GREETING $E2B_SANDBOX $E2B_SANDBOX_ID").stdout.split() == [
@@ -250,7 +249,7 @@ def test_a_directory_is_watched(sandbox: Any) -> None:
     handle.stop()
 
 
-def test_signed_urls_open_a_file_without_a_token(sandbox: Any, server: LocalServer) -> None:
+def test_signed_urls_open_a_file_without_a_token(sandbox: Any) -> None:
     sandbox.files.write("signed file.txt", "content")
     url = sandbox.download_url("signed file.txt", use_signature_expiration=60)
     where = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "49983"}
