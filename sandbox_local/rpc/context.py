@@ -39,10 +39,11 @@ class Context:
         timeout = headers.get("connect-timeout-ms")
         if timeout is not None and not _TIMEOUT_MS.fullmatch(timeout):
             raise RpcError(Code.INVALID_ARGUMENT, "connect-timeout-ms is not a number of at most ten digits")
-        return cls(headers, sandbox, _basic_user(headers), None if timeout is None else int(timeout))
+        return cls(headers, sandbox, basic_user(headers), None if timeout is None else int(timeout))
 
 
-def _basic_user(headers: Headers) -> str | None:
+def basic_user(headers: Headers) -> str | None:
+    """The user name of `Authorization: Basic`, or None."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None
