@@ -56,9 +56,13 @@ class Call:
     limit: float | None = None
     not_found: type[NotFoundException] = NotFoundException
 
-    def at(self, method: str, path: str) -> Call:
-        """The same call, of this method and path."""
-        return replace(self, method=method, path=path)
+    def on(self, clock: Clock, limit: float | None) -> Call:
+        """The same call, measured by this clock."""
+        return replace(self, clock=clock, limit=limit)
+
+    def at(self, method: str, path: str | None = None) -> Call:
+        """The same call, of this method, and of this path if it has another."""
+        return replace(self, method=method, path=path or self.path)
 
 
 def control_plane_error(failure: Failure, call: Call) -> SandboxException:

@@ -15,6 +15,7 @@ from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport.failures import HTTPFailure
+from sandbox_sync.transport.files import Payload
 from sandbox_sync.transport.pools import Origin, read_all
 from sandbox_sync.transport.sockets import TimeLimit, time_limit
 
@@ -47,16 +48,26 @@ class HTTPSession:
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
-    def attempt(self, request: Request, extra: Mapping[str, str], deadline: Deadline) -> requests.Response:
+    def attempt(
+        self,
+        request: Request,
+        extra: Mapping[str, str],
+        deadline: Deadline,
+        silence: float | None = None,
+        body: Payload | None = None,
+    ) -> requests.Response:
         """Send a request once.
 
         Args:
             request: The request.
             extra: More headers.
             deadline: When it has to be over.
+            silence: Seconds for which nothing may move; None for any time.
+            body: What to send, unless the request has a body itself.
 
         Raises:
-            Failure: There is no answer, or its status is not one of success.
+            Failure: There is no answer, or its status is not one of success. Errors of the body are raised as
+                they are.
             InvalidArgumentException: The request cannot be written as HTTP.
         """
         try:
@@ -74,13 +85,17 @@ class HTTPSession:
             raise InvalidArgumentException(
                 f"{request.operation}: a header or parameter holds characters that HTTP does not allow"
             ) from None
+        if body is not None:
+            ready.body = body  # type: ignore[assignment]  # requests would send all but files in chunks
+            ready.headers.pop("content-length", None)
+            ready.headers.update(body.headers)
         response = self._session.send(
-            ready, timeout=time_limit(deadline), allow_redirects=False, proxies={}, stream=False
+            ready, timeout=time_limit(deadline, silence), allow_redirects=False, proxies={}, stream=False
         )
         if 200 <= response.status_code < 300:
             return response
-        body = response.content.replace(self._secret, b"***") if self._secret else response.content
-        raise HTTPFailure.from_answer(response.status_code, response.headers, body)
+        said = response.content.replace(self._secret, b"***") if self._secret else response.content
+        raise HTTPFailure.from_answer(response.status_code, response.headers, said)
 
 
 class _WholeAnswers(HTTPAdapter):

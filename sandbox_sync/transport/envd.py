@@ -1,0 +1,392 @@
+"""The way into one sandbox: its commands and files, over RPC and plain HTTP."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from urllib.parse import quote, urlencode
+
+from sandbox_sync_rest.api.envd import get_health
+from sandbox_sync_rpc.channel import Channel, StreamUnary, UnaryStream, UnaryUnary
+from sandbox_sync_rpc.filesystem_stub import FilesystemStub
+from sandbox_sync_rpc.process_stub import ProcessStub
+
+from sandbox_sync import retries
+from sandbox_sync.config import ENVD_PORT, ConnectionConfig
+from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.errors import (
+    FileNotFoundException,
+    NotFoundException,
+    SandboxException,
+    SandboxState,
+)
+from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
+from sandbox_sync.transport.files import Download, Payload
+from sandbox_sync.transport.mapping import Call, envd_http_error, needs_probe, rpc_error, says_gone
+from sandbox_sync.transport.pools import Origin, read_all
+from sandbox_sync.transport.session import HTTPSession
+from sandbox_sync.transport.sockets import time_limit
+from sandbox_sync.transport.streams import Answers, RpcStream
+
+if TYPE_CHECKING:
+    import requests
+    from sandbox_sync_rest.client import Request
+    from urllib3.response import BaseHTTPResponse
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+KEEPALIVE_INTERVAL = 50.0
+"""Seconds after which a sandbox is asked to send something on a stream that has nothing to say."""
+
+IDLE_TIMEOUT = 60.0
+"""Seconds for which a file transfer may stand still."""
+
+# A stream on which this many keepalives in a row are missing is broken.
+_MISSED_KEEPALIVES = 3
+# Seconds by which the server's clock is let go first, so that it is always the server that ends a command.
+_GRACE = 1.0
+_PROBE_SECONDS = 5.0
+
+# Calls that may be made twice with the outcome of one.
+_IDEMPOTENT = frozenset(
+    {
+        "/process.Process/List",
+        "/process.Process/Connect",
+        "/process.Process/Update",
+        "/process.Process/CloseStdin",
+        "/filesystem.Filesystem/Stat",
+        "/filesystem.Filesystem/ListDir",
+        "/filesystem.Filesystem/Remove",
+        "/filesystem.Filesystem/WatchDir",
+    }
+)
+
+
+class _Method(Protocol):
+    path: str
+
+
+class EnvdConnection:
+    """Reaches one sandbox. Cheap to make: connections are opened at first use, and shared.
+
+    Args:
+        config: How to reach it.
+        sandbox_id: The sandbox.
+        sandbox_domain: The domain it was created in, if the service said so.
+        access_token: What it wants to see before it does anything, if it is secured.
+        keepalive_interval: Seconds after which it is asked to send something on a silent stream.
+
+    Attributes:
+        config: As given.
+        sandbox_id: As given.
+
+    Raises:
+        InvalidArgumentException: The sandbox id cannot be one, or the proxy is not supported.
+    """
+
+    def __init__(
+        self,
+        config: ConnectionConfig,
+        sandbox_id: str,
+        sandbox_domain: str | None = None,
+        access_token: str | None = None,
+        *,
+        keepalive_interval: float = KEEPALIVE_INTERVAL,
+    ) -> None:
+        self.config = config
+        self.sandbox_id = sandbox_id
+        self._token = access_token
+        self._keepalive = keepalive_interval
+        self._url = config.envd_url(sandbox_id, sandbox_domain)
+        self._headers = {"e2b-sandbox-id": sandbox_id, "e2b-sandbox-port": str(ENVD_PORT)}
+        if access_token:
+            self._headers["x-access-token"] = access_token
+
+    @cached_property
+    def process(self) -> ProcessStub:
+        """The methods for commands and terminals, to be given to `unary`, `client_stream` and `stream`."""
+        return ProcessStub(self._channel)
+
+    @cached_property
+    def filesystem(self) -> FilesystemStub:
+        """The methods for files, to be given to `unary` and `stream`."""
+        return FilesystemStub(self._channel)
+
+    @cached_property
+    def _channel(self) -> Channel:
+        if self.config.transport == "grpc":
+            from sandbox_sync.transport.grpc import GrpcChannel
+
+            return GrpcChannel(self._url, self.config)
+        from sandbox_sync.transport.connect import ConnectChannel
+
+        return ConnectChannel(self._url, self.config)
+
+    @cached_property
+    def _origin(self) -> Origin:
+        return Origin(self._url, self.config)
+
+    @cached_property
+    def _session(self) -> HTTPSession:
+        return HTTPSession(self._url, self.config, self._headers, self._token)
+
+    def unary(
+        self,
+        method: UnaryUnary[Q, R],
+        request: Q,
+        *,
+        user: str | None = None,
+        request_timeout: float | None = None,
+        not_found: type[NotFoundException] = NotFoundException,
+    ) -> R:
+        """Make a call with one request and one answer, and again where that does no harm and may help.
+
+        Args:
+            method: The method, of `process` or `filesystem`.
+            request: What to send.
+            user: The sandbox's user to act as; its default user when None.
+            request_timeout: Total seconds, retries included; 0 for no limit, None for the configured one.
+            not_found: The error for "not found".
+
+        Raises:
+            SandboxException: The call failed.
+        """
+        deadline = self.config.deadline(request_timeout)
+        metadata = self._metadata(user)
+        call = self._call(_path_of(method), request_timeout, not_found)
+        try:
+            return retries.call(
+                lambda: method(request, timeout=deadline.remaining(), metadata=metadata),
+                repeatable=call.path in _IDEMPOTENT,
+                deadline=deadline,
+            )
+        except RpcFailure as failure:
+            raise self._rpc_error(failure, call, deadline) from None
+
+    def client_stream(
+        self,
+        method: StreamUnary[Q, R],
+        requests: Iterator[Q],
+        *,
+        user: str | None = None,
+        request_timeout: float | None = None,
+        not_found: type[NotFoundException] = NotFoundException,
+    ) -> R:
+        """Make a call with a stream of requests and one answer, once. For the arguments see `unary`.
+
+        Raises:
+            SandboxException: The call failed. Errors of the iterator are raised as they are.
+        """
+        deadline = self.config.deadline(request_timeout)
+        call = self._call(_path_of(method), request_timeout, not_found)
+        try:
+            return method(requests, timeout=deadline.remaining(), metadata=self._metadata(user))
+        except RpcFailure as failure:
+            raise self._rpc_error(failure, call, deadline) from None
+
+    def stream(
+        self,
+        method: UnaryStream[Q, R],
+        request: Q,
+        *,
+        user: str | None = None,
+        timeout: float | None = None,
+        tell_server: bool = True,
+        request_timeout: float | None = None,
+        not_found: type[NotFoundException] = NotFoundException,
+    ) -> RpcStream[R]:
+        """Make a call whose answers are followed as they arrive.
+
+        Args:
+            method: The method, of `process` or `filesystem`.
+            request: What to send.
+            user: The sandbox's user to act as; its default user when None.
+            timeout: Seconds that the stream may last; None or 0 for no limit.
+            tell_server: Let the server keep to `timeout`, too: it ends the command with the stream.
+            request_timeout: Seconds until the first answer has to be there; 0 for no limit, None for the
+                configured one.
+            not_found: The error for "not found".
+
+        Returns:
+            The stream, of which the first answer has arrived.
+
+        Raises:
+            SandboxException: The call failed.
+        """
+        run_time = seconds(timeout, "timeout")
+        opening = self.config.deadline(request_timeout)
+        call = self._call(_path_of(method), request_timeout, not_found)
+        metadata = [*self._metadata(user), ("keepalive-ping-interval", str(max(1, int(self._keepalive))))]
+
+        def begin() -> tuple[Answers[R], list[R]]:
+            told = run_time if tell_server else None
+            end = Deadline.after(run_time if told is None else told + _GRACE)
+            answers = cast("Answers[R]", method(request, timeout=told, metadata=metadata))
+            answers.limit(opening.sooner(end.remaining()))
+            first = list(islice(answers, 1))
+            answers.limit(end, _MISSED_KEEPALIVES * self._keepalive)
+            return answers, first
+
+        def explain(failure: RpcFailure) -> SandboxException:
+            timed = call.on("timeout", run_time)
+            return self._rpc_error(failure, timed, Deadline.after(None))
+
+        try:
+            answers, first = retries.call(begin, repeatable=call.path in _IDEMPOTENT, deadline=opening)
+        except RpcFailure as failure:
+            if run_time is None or opening.expired:
+                raise self._rpc_error(failure, call, opening) from None
+            raise explain(failure) from None
+        return RpcStream(answers, first, explain)
+
+    def download(
+        self,
+        request: Request,
+        *,
+        gzip: bool = False,
+        request_timeout: float | None = None,
+        idle_timeout: float | None = IDLE_TIMEOUT,
+    ) -> Download:
+        """Begin to download a file.
+
+        Args:
+            request: Made by `get_files.build`.
+            gzip: Have it compressed on its way.
+            request_timeout: Seconds until the answer begins, or ends for who reads it whole; 0 for no limit,
+                None for the configured one.
+            idle_timeout: Seconds for which nothing may arrive, for who reads it in blocks; 0 for any time.
+
+        Raises:
+            FileNotFoundException: There is no such file.
+            SandboxException: The call failed.
+        """
+        deadline = self.config.deadline(request_timeout)
+        limit = time_limit(deadline)
+        call = self._call(request.path, request_timeout, FileNotFoundException).at(
+            request.method, request.path
+        )
+        headers = {**self._headers, **request.headers, "accept-encoding": "gzip" if gzip else "identity"}
+
+        def attempt() -> BaseHTTPResponse:
+            response = self._origin.request(request.method, _target(request), headers=headers, limit=limit)
+            if response.status != 200:
+                raise HTTPFailure.from_answer(response.status, response.headers, read_all(response, limit))
+            return response
+
+        def explain(failure: Failure) -> SandboxException:
+            return self._http_error(failure, call, deadline)
+
+        try:
+            response = retries.call(attempt, repeatable=True, deadline=deadline)
+        except Failure as failure:
+            raise explain(failure) from None
+        idle = time_limit(Deadline.after(None), seconds(idle_timeout, "idle_timeout"))
+        return Download(response, limit, idle, explain)
+
+    def upload(
+        self,
+        request: Request,
+        payload: Payload,
+        *,
+        request_timeout: float | None = None,
+        idle_timeout: float | None = IDLE_TIMEOUT,
+    ) -> requests.Response:
+        """Upload files.
+
+        Args:
+            request: Made by `post_files.build`.
+            payload: Their content, made by `files.octets` or `files.multipart`.
+            request_timeout: Total seconds; 0 for no limit. None is the configured one for what is in memory,
+                and no limit for what has to be read: a large file may take long, as long as it moves.
+            idle_timeout: Seconds for which nothing may move; 0 for any time.
+
+        Returns:
+            The answer, for `post_files.parse`.
+
+        Raises:
+            SandboxException: The call failed. Errors of reading the content are raised as they are.
+        """
+        deadline = self.config.deadline(
+            0 if request_timeout is None and not payload.in_memory else request_timeout
+        )
+        silence = seconds(idle_timeout, "idle_timeout")
+        call = self._call(request.path, request_timeout, FileNotFoundException).at(
+            request.method, request.path
+        )
+        try:
+            return retries.call(
+                lambda: self._session.attempt(request, payload.headers, deadline, silence, payload),
+                repeatable=payload.repeatable,
+                deadline=deadline,
+            )
+        except Failure as failure:
+            raise self._http_error(failure, call, deadline) from None
+
+    def is_healthy(self, request_timeout: float | None = None) -> bool:
+        """Whether the sandbox runs.
+
+        Args:
+            request_timeout: Total seconds, retries included; 0 for no limit, None for the configured one.
+
+        Returns:
+            True if it answers; False if the service says that it is not there.
+
+        Raises:
+            SandboxException: Neither can be said.
+        """
+        deadline = self.config.deadline(request_timeout)
+        request = get_health.build()
+        try:
+            retries.call(
+                lambda: self._session.attempt(request, {}, deadline), repeatable=True, deadline=deadline
+            )
+        except Failure as failure:
+            if says_gone(failure):
+                return False
+            call = self._call(request.path, request_timeout, NotFoundException)
+            raise envd_http_error(failure, call.at(request.method)) from None
+        return True
+
+    def _metadata(self, user: str | None) -> list[tuple[str, str]]:
+        metadata = list(self._headers.items())
+        if user is not None:
+            metadata.append(("authorization", f"Basic {base64.b64encode(f'{user}:'.encode()).decode()}"))
+        return metadata
+
+    def _call(self, path: str, request_timeout: float | None, not_found: type[NotFoundException]) -> Call:
+        limit = self.config.request_timeout if request_timeout is None else request_timeout
+        return Call("POST", path, self.sandbox_id, limit=limit, not_found=not_found)
+
+    def _rpc_error(self, failure: RpcFailure, call: Call, deadline: Deadline) -> SandboxException:
+        if self._token:
+            failure.message = failure.message.replace(self._token, "***")
+        return rpc_error(failure, call, self._state_after(failure, deadline))
+
+    def _http_error(self, failure: Failure, call: Call, deadline: Deadline) -> SandboxException:
+        return envd_http_error(failure, call, self._state_after(failure, deadline))
+
+    def _state_after(self, failure: Failure, deadline: Deadline) -> SandboxState:
+        """What a health check says of the sandbox, where the failure leaves it open and time is left."""
+        if not needs_probe(failure) or deadline.expired:
+            return "unknown"
+        try:
+            self._session.attempt(
+                get_health.build(), {}, deadline.sooner(min(_PROBE_SECONDS, self._keepalive))
+            )
+        except Failure as answer:
+            return "gone" if says_gone(answer) else "unknown"
+        return "alive"
+
+
+def _path_of(method: object) -> str:
+    """The path of a stub's method; both channels' methods have it."""
+    return cast("_Method", method).path
+
+
+def _target(request: Request) -> str:
+    query = urlencode(request.params, quote_via=quote)
+    return f"{request.path}?{query}" if query else request.path
