@@ -35,6 +35,11 @@ def describe(user: str, path: str) -> Answer:
     return {"entry": entry(expand(path, users.find(user)), Names())}, []
 
 
+def expand_path(user: str, path: str) -> Answer:
+    """What a path means to a user; whether anything is there is not asked."""
+    return {"path": text(posixpath.normpath(expand(path, users.find(user))))}, []
+
+
 def list_dir(user: str, path: str, depth: int) -> Answer:
     """The entries below a directory, as a descriptor to read one JSON object a line from.
 
@@ -92,7 +97,7 @@ def remove(user: str, path: str) -> Answer:
 
 
 def open_read(user: str, path: str) -> Answer:
-    """A descriptor that reads a regular file, with the file's name, size and time."""
+    """A descriptor that reads a regular file, with the file's name and time."""
     target = expand(path, users.find(user))
     check_regular(os.stat(target), target)
     fd = os.open(target, os.O_RDONLY | _OPEN)
@@ -100,11 +105,10 @@ def open_read(user: str, path: str) -> Answer:
         info = check_regular(os.fstat(fd), target)
         if info.st_size == 0:
             fd = _settle(fd)
-        size = os.fstat(fd).st_size
     except BaseException:
         os.close(fd)
         raise
-    return {"name": _name(target), "size": size, "mtime_ns": info.st_mtime_ns}, [fd]
+    return {"name": _name(target), "mtime_ns": info.st_mtime_ns}, [fd]
 
 
 def open_write(user: str, path: str, metadata: Mapping[str, str]) -> Answer:
@@ -197,6 +201,7 @@ def _append(fd: int, path: bytes) -> None:
 
 QUICK: dict[str, Callable[..., Answer]] = {
     "stat": describe,
+    "expand": expand_path,
     "make_dir": make_dir,
     "open_read": open_read,
     "open_write": open_write,

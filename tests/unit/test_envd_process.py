@@ -145,6 +145,13 @@ async def code_of(call: Awaitable[Any]) -> Code:
     return caught.value.code
 
 
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
+
+
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():
         await asyncio.sleep(0.005)
@@ -414,8 +421,8 @@ async def test_a_terminal_carries_both_directions_in_bounded_events(use: Fixture
 async def test_the_timeout_kills_all_that_was_started_and_is_deadline_exceeded(use: Fixture) -> None:
     """G6, as far as the box's kill_tree reaches."""
     began = time.monotonic()
-    pid, events = await use.started("sleep 60 & echo begun; wait", context(connect_timeout_ms="400"))
-    assert (await anext(events)).event.data.stdout == b"begun\n"
+    pid, events = await use.started("sleep 60 & echo $!; wait", context(connect_timeout_ms="400"))
+    descendant = int((await anext(events)).event.data.stdout)
     other = use.connect(pid=pid)
     await anext(other)
     with pytest.raises(RpcError, match=r"timeout of 0\.4 s") as caught:
@@ -423,8 +430,7 @@ async def test_the_timeout_kills_all_that_was_started_and_is_deadline_exceeded(u
     assert caught.value.code is Code.DEADLINE_EXCEEDED
     assert 0.4 <= time.monotonic() - began < 1.5
     assert (await Transcript().read(other)).end.status == "signal: killed"
-    with pytest.raises(ProcessLookupError):
-        os.killpg(pid, 0)
+    assert not is_alive(descendant)
 
 
 @with_service

@@ -1,0 +1,154 @@
+"""Multipart bodies, read as they arrive: no part is ever held in memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+from urllib.parse import unquote
+
+_MAX_HEADER = 16 << 10  # bytes of the header fields of one part
+_MAX_BOUNDARY = 200
+_PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"]*))', re.DOTALL)
+_QUOTED_PAIR = re.compile(r'\\([()<>@,;:\\"/\[\]?=])')
+_ESCAPED = re.compile(r"%(22|0[0-9A-F]|1[0-9A-F])")
+
+
+class MultipartError(Exception):
+    """The body is no multipart body; the message says why."""
+
+
+class Field(NamedTuple):
+    """A header field with parameters, such as `form-data; name="file"`."""
+
+    value: str
+    parameters: dict[str, str]
+
+
+def parse_field(field: str) -> Field:
+    """Take a header field apart; names of parameters are in lower case.
+
+    A backslash quotes only what needs it: some clients send those of file names as they are.
+    """
+    value, _, _ = field.partition(";")
+    parameters: dict[str, str] = {}
+    for name, quoted, plain in _PARAMETER.findall(field):
+        parameters.setdefault(name.lower(), _QUOTED_PAIR.sub(r"\1", quoted) if quoted else plain.strip())
+    return Field(value.strip().lower(), parameters)
+
+
+class Part:
+    """One part: its fields, and its content as an asynchronous iterator that can be read once."""
+
+    def __init__(self, disposition: Field, content: AsyncIterator[bytes]) -> None:
+        self._disposition = disposition
+        self.content = content
+
+    @property
+    def name(self) -> str:
+        """The name of the form field."""
+        return self._disposition.parameters.get("name", "")
+
+    @property
+    def filename(self) -> str:
+        """The file name with its directories.
+
+        Clients write quotation marks and control characters in a name as percent-escapes, and nothing else.
+        """
+        extended = self._disposition.parameters.get("filename*")
+        if extended is not None:
+            charset, _, rest = extended.partition("'")
+            encoded = rest.partition("'")[2]
+            if charset.lower() == "utf-8":
+                return unquote(encoded, errors="surrogateescape")
+        name = self._disposition.parameters.get("filename", "")
+        return _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)), name)
+
+
+class Multipart:
+    """The parts of a body, one after the other."""
+
+    def __init__(self, body: AsyncIterator[bytes], boundary: str) -> None:
+        """Begin to read.
+
+        Args:
+            body: The body.
+            boundary: The parameter of that name of the content type.
+
+        Raises:
+            MultipartError: The boundary can't be one.
+        """
+        if not boundary or len(boundary) > _MAX_BOUNDARY or not boundary.isascii():
+            raise MultipartError("the content type has no sensible boundary")
+        self._body = body
+        self._delimiter = b"\r\n--" + boundary.encode()
+        self._buffer = bytearray(b"\r\n")  # so that the first delimiter looks like all others
+        self._content: AsyncIterator[bytes] | None = (
+            self._read_content()
+        )  # first, what comes before the parts
+
+    async def next_part(self) -> Part | None:
+        """The next part, or None after the last; what was not read of the one before is skipped.
+
+        Raises:
+            MultipartError: The body is malformed.
+        """
+        if self._content is None:
+            return None
+        async for _ in self._content:
+            pass
+        if await self._peek(2) == b"--":
+            self._content = None
+            return None
+        fields = await self._read_header()
+        self._content = self._read_content()
+        return Part(parse_field(fields.get("content-disposition", "")), self._content)
+
+    async def _read_content(self) -> AsyncIterator[bytes]:
+        """What comes before the next delimiter, which is taken too."""
+        delimiter = self._delimiter
+        while True:
+            found = self._buffer.find(delimiter)
+            if found < 0:
+                found = max(len(self._buffer) - len(delimiter) + 1, 0)
+            elif found == 0:
+                del self._buffer[: len(delimiter)]
+                if await self._peek(1) in (b"-", b"\r", b" ", b"\t"):
+                    return
+                yield delimiter  # only the beginning of a longer line
+                continue
+            if found:
+                chunk = bytes(memoryview(self._buffer)[:found])
+                del self._buffer[:found]
+                yield chunk
+            else:
+                await self._more()
+
+    async def _read_header(self) -> dict[str, str]:
+        """The fields of a part, after the rest of the delimiter's line."""
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            if len(self._buffer) > _MAX_HEADER:
+                raise MultipartError("the header of a part is too long")
+            await self._more()
+        lines = bytes(self._buffer[:end]).split(b"\r\n")
+        del self._buffer[: end + 4]
+        if lines[0].strip():
+            raise MultipartError("there is more than a boundary in its line")
+        fields: dict[str, str] = {}
+        for line in lines[1:]:
+            name, colon, value = line.decode("utf-8", "surrogateescape").partition(":")
+            if not colon:
+                raise MultipartError("a header field of a part has no colon")
+            fields.setdefault(name.strip().lower(), value.strip())
+        return fields
+
+    async def _peek(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            await self._more()
+        return bytes(self._buffer[:size])
+
+    async def _more(self) -> None:
+        try:
+            self._buffer += await anext(self._body)
+        except StopAsyncIteration:
+            raise MultipartError("the body ends before its last boundary") from None
