@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _FRAME = 256 << 10
 _FILE_STEP = 256 << 10
-_CONTROL_BACKLOG = 4 << 20
+_UNREAD_REPLIES = 1 << 20
 _RESET_SECONDS = 10.0
 _BODYLESS = (204, 304)
 
@@ -51,6 +51,7 @@ class H2:
         self._loop = asyncio.get_running_loop()
         self._streams: dict[int, _Stream] = {}
         self._resets: deque[float] = deque(maxlen=limits.h2_resets + 1)
+        self._unread_replies = 0
         self._stopping = False
         self._deaf = False
         self.connection = H2Connection(
@@ -77,7 +78,7 @@ class H2:
             limits.h2_connection_window - self.connection.inbound_flow_control_window
         )
         self.flush()
-        self._arm()
+        self._link.deadline = self._loop.time() + limits.header_seconds  # for the client's SETTINGS
 
     # What the link calls.
 
@@ -87,14 +88,13 @@ class H2:
         try:
             events = self.connection.receive_data(bytes(data))
         except ProtocolError as error:
-            log.debug("HTTP/2 connection of %s ended: %s", self._link.peer, error)
+            log.debug("HTTP/2 connection of %s is malformed: %s", self._link.peer, error)
             self._hang_up()
             return
+        self._reply()
         for event in events:
             self._on_event(event)
         self.flush()
-        if self._link.unsent() > self._limits.write_buffer + _CONTROL_BACKLOG:
-            self._link.abort()  # answers respect the write buffer: only control frames can pile up like this
 
     def ended(self) -> bool:
         return False
@@ -105,16 +105,21 @@ class H2:
             stream.cancel()
 
     def expired(self) -> None:
-        self.stop()
+        if self._deaf:
+            self._link.abort()
+        else:
+            self.stop()
 
     def stop(self) -> None:
+        if self._deaf:
+            return
         if not self._stopping:
             self._stopping = True
             # Not close_connection(): after it h2 refuses to send the answers that are still being made.
             goaway = GoAwayFrame(0, last_stream_id=self.connection.highest_inbound_stream_id)
             self._link.write(goaway.serialize())
         if not self._streams:
-            self._link.close()
+            self._hang_up()
 
     # What a stream calls.
 
@@ -127,6 +132,18 @@ class H2:
     async def drain(self) -> None:
         """Wait until the network takes more."""
         await self._link.drain()
+
+    def _reply(self) -> None:
+        """Send what the protocol itself answers, to a PING for example.
+
+        Answers of handlers wait while the client does not read, these can't: so they are counted.
+        """
+        replies = self.connection.data_to_send()
+        self._unread_replies = self._unread_replies + len(replies) if self._link.unsent() else 0
+        self._link.write(replies)
+        if self._unread_replies > _UNREAD_REPLIES:
+            log.warning("%s asks and does not listen", self._link.peer)
+            self._link.abort()
 
     # Events.
 
@@ -141,10 +158,11 @@ class H2:
         elif isinstance(event, StreamReset):
             self._on_reset(event)
         elif isinstance(event, (WindowUpdated, RemoteSettingsChanged)):
-            for stream in list(self._streams.values()):
+            for stream in self._streams.values():
                 stream.window_opened()
+            self._arm()
         elif isinstance(event, ConnectionTerminated):
-            self.stop()
+            self._hang_up()
 
     def _on_request(self, event: RequestReceived) -> None:
         stream_id = _id(event)
@@ -187,9 +205,13 @@ class H2:
             self._hang_up()
 
     def _hang_up(self) -> None:
+        """End the connection; swallow for a while what the client still sends, so that it gets to read the end."""
         self._deaf = True
         self.flush()
-        self._link.close()
+        for stream in self._streams.values():
+            stream.cancel()
+        self._link.finish()
+        self._link.deadline = self._loop.time() + self._limits.linger_seconds
 
     # Answering.
 
@@ -242,9 +264,8 @@ class H2:
             if error is not None and not isinstance(error, ClientGone):
                 log.error("stream of %s dropped", self._link.peer, exc_info=error)
             self._end_stream(stream, failed=task.cancelled() or error is not None)
-        if not self._streams and not self._link.lost:
-            if self._stopping:
-                self._link.close()
+            if self._stopping and not self._streams:
+                self._hang_up()
             self._arm()
 
     def _end_stream(self, stream: _Stream, *, failed: bool) -> None:
@@ -259,7 +280,9 @@ class H2:
             self.flush()
 
     def _arm(self) -> None:
-        self._link.deadline = self._loop.time() + self._limits.idle_seconds
+        """Start the time that the connection may be idle, if it is."""
+        if not self._streams and not self._deaf:
+            self._link.deadline = self._loop.time() + self._limits.idle_seconds
 
 
 class _Stream:
@@ -291,6 +314,7 @@ class _Stream:
         if isinstance(body, (bytes, FileSlice)) and response.status not in _BODYLESS:
             fields.set("content-length", str(len(body) if isinstance(body, bytes) else body.length))
         self._head = [(b":status", b"%d" % response.status), *outgoing_fields(fields)]
+        await self._owner.drain()
         if method == "HEAD" or response.status in _BODYLESS or body == b"":
             await self._finish([], response.trailers)
         elif isinstance(body, bytes):

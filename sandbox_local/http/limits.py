@@ -33,7 +33,7 @@ class Limits:
     target_bytes: int = 16 << 10
     header_seconds: float = 10.0
     idle_seconds: float = 300.0
-    linger_seconds: float = 5.0
+    linger_seconds: float = 2.0
     pipelined: int = 100
     body_buffer: int = 512 << 10
     write_buffer: int = 256 << 10

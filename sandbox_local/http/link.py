@@ -133,7 +133,8 @@ class Link(asyncio.BufferedProtocol):
         Raises:
             ClientGone: The connection is gone.
         """
-        await self._writable.wait()
+        while not self._writable.is_set():  # another may have been faster
+            await self._writable.wait()
         if self.lost:
             raise ClientGone(self.peer)
 

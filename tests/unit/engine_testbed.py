@@ -30,11 +30,11 @@ class Running:
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
         self.port = server.port
-        self._loop = loop
+        self.loop = loop
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine in the server's loop and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(WAIT)
 
     def connect(self, *, receive_buffer: int | None = None) -> Wire:
         """A new connection."""
@@ -51,7 +51,7 @@ class Running:
 def serving(handler: Handler, *, limits: Limits | None = None, loop: str = "asyncio") -> Iterator[Running]:
     """Serve `handler`. Afterwards no task may be left, and nothing may have escaped into the loop."""
     event_loop = LOOPS[loop]()
-    escaped: list[dict[str, Any]] = []
+    escaped: list[object] = []
     event_loop.set_exception_handler(lambda _, context: escaped.append(context))
     started: queue.Queue[Server] = queue.Queue()
     left: list[asyncio.Task[Any]] = []
@@ -64,7 +64,13 @@ def serving(handler: Handler, *, limits: Limits | None = None, loop: str = "asyn
         await server.close(grace=0.2)
         left.extend(asyncio.all_tasks() - {asyncio.current_task()})
 
-    thread = threading.Thread(target=event_loop.run_until_complete, args=(main(),), daemon=True)
+    def run() -> None:
+        try:
+            event_loop.run_until_complete(main())
+        except Exception as error:  # noqa: BLE001 (told to the test below)
+            escaped.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield Running(started.get(timeout=WAIT), event_loop)
@@ -104,6 +110,15 @@ class Wire:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
+    def send_until_refused(self, data: bytes, times: int) -> int:
+        """Send the same again and again until the network takes no more; returns how often that worked."""
+        for sent in range(times):
+            try:
+                self.sock.sendall(data)
+            except OSError:
+                return sent
+        return times
+
     def ask(self, data: bytes, *, head: bool = False) -> Answer:
         """Send a request and read its answer."""
         self.send(data)
@@ -123,6 +138,10 @@ class Wire:
         if "content-length" in headers:
             return Answer(status, headers, self.exactly(int(headers["content-length"])))
         return Answer(status, headers, self.rest())
+
+    def request(self, path: str) -> None:
+        """Send a GET."""
+        self.send(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
 
     def until(self, mark: bytes) -> bytes:
         """Read up to `mark`, which is left out."""

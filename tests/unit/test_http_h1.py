@@ -75,7 +75,10 @@ def shared() -> Iterator[Running]:
         yield running
 
 
-CHUNKED = b"POST /echo?a=b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nT: t\r\n\r\n"
+CHUNKED = (
+    b"POST /echo?a=b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nT: t\r\n\r\n"
+)
 SIZED = b"POST /echo?a=b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nabcde"
 
 
@@ -97,7 +100,8 @@ def test_request_may_come_byte_by_byte(server: Running) -> None:
 
 def test_pipelined_requests_are_answered_in_order(server: Running) -> None:
     message = b"".join(
-        b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%d" % (len(str(n)), n) for n in range(60)
+        b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%d" % (len(str(n)), n)
+        for n in range(60)
     )
     with server.connect() as wire:
         wire.send(message)
@@ -174,7 +178,9 @@ def test_answers_without_a_body_announce_none(server: Running) -> None:
         (b"GET /unread HTTP/1.0\r\nConnection: Keep-Alive\r\n", True),
     ],
 )
-def test_connection_is_kept_exactly_when_the_client_says_so(shared: Running, head: bytes, stays: bool) -> None:
+def test_connection_is_kept_exactly_when_the_client_says_so(
+    shared: Running, head: bytes, stays: bool
+) -> None:
     with shared.connect() as wire:
         answer = wire.ask(head + b"\r\n")
         if stays:
@@ -270,7 +276,10 @@ MALFORMED = {
         501,
     ),
     "bad chunk size": (b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", 400),
-    "negative chunk size": (b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 400),
+    "negative chunk size": (
+        b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+        400,
+    ),
     "chunk longer than it says": (
         b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
         400,
@@ -279,14 +288,20 @@ MALFORMED = {
         b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
         400,
     ),
-    "unknown expectation": (b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nExpect: tea\r\n\r\n", 417),
+    "unknown expectation": (
+        b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nExpect: tea\r\n\r\n",
+        417,
+    ),
     "connect with a body": (b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na", 400),
     "long target": (b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % LONG, 414),
     "long header": (b"GET / HTTP/1.1\r\nHost: h\r\nX: %b\r\n\r\n" % LONG, 431),
     "long header name": (b"GET / HTTP/1.1\r\nHost: h\r\n%b: y\r\n\r\n" % LONG, 431),
     "header that never ends": (b"GET / HTTP/1.1\r\nHost: h\r\nX: %b" % (LONG * 6), 431),
     "many headers": (b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n" % (b"X: y\r\n" * 100), 431),
-    "many bytes of headers": (b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n" % (b"X: %b\r\n" % LONG[:7000] * 10), 431),
+    "many bytes of headers": (
+        b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n" % (b"X: %b\r\n" % LONG[:7000] * 10),
+        431,
+    ),
     "empty lines that never end": (b"\r\n" * 200_000, 431),
     "trailer that never ends": (
         b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: %b" % (LONG * 6),
