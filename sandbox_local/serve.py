@@ -18,7 +18,7 @@ from sandbox_local.config import DISK_BYTES, MOST_SANDBOXES, Config
 from sandbox_local.control.api import ControlPlane
 from sandbox_local.control.registry import Registry, Sandbox, Service
 from sandbox_local.envd.service import Envd
-from sandbox_local.http import listen
+from sandbox_local.http import Server, listen
 from sandbox_local.isolation.namespaces import NamespaceBackend
 from sandbox_local.plane import SandboxPlane
 from sandbox_local.statefile import StateFile
@@ -66,12 +66,11 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
         await backend.start()
         _allow_many_descriptors()
         registry = Registry(backend, MOST_SANDBOXES, DISK_BYTES)
-        stack.push_async_callback(registry.close)
         # Names under "localhost" lead to this machine, so PORT-ID.localhost reaches a sandbox's port from it.
         domain = f"localhost:{port}" if address.is_loopback else None
         app = App(ControlPlane(registry, config.api_key, domain), SandboxPlane(registry, _make_envd))
         server = await listen(app.handle, sockets=[listener])
-        stack.push_async_callback(server.close, _GRACE_SECONDS)
+        stack.push_async_callback(_close, server, registry)
         url = _url(address, port)
         if config.state_file is not None:
             # Removed before anything else, so that who finds no server there can start the next one.
@@ -103,9 +102,16 @@ def _stop_when_told(serving: asyncio.Task[None], lifeline: int | None) -> None:
             stop()
 
     for signum in _SIGNALS:
-        loop.add_signal_handler(signum, stop)
+        # Ignored from the start it is under nohup, or in the background of a shell: so it is meant to be.
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            loop.add_signal_handler(signum, stop)
     if lifeline is not None:
         loop.add_reader(lifeline, read, lifeline)
+
+
+async def _close(server: Server, registry: Registry) -> None:
+    # At once: streams out of a sandbox end when it does, and no new sandbox can be asked for any more.
+    await asyncio.gather(server.close(_GRACE_SECONDS), registry.close())
 
 
 async def _until_idle(seconds: float | None, app: App, registry: Registry) -> None:
@@ -134,16 +140,16 @@ def _make_envd(sandbox: Sandbox) -> Service:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    family, kind, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"can't listen on {host} port {port}: {error.strerror}") from None
+    with contextlib.ExitStack() as unless_bound:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, _, _, address = found[0]
+            listener = unless_bound.enter_context(socket.socket(family, kind))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError as error:
+            raise OSError(f"can't listen on {host} port {port}: {error.strerror}") from None
+        unless_bound.pop_all()
     return listener
 
 
