@@ -97,7 +97,7 @@ class CommandHandle:
     def __init__(
         self,
         commands: Commands,
-        stream: RpcStream,
+        stream: RpcStream[Any],
         transcript: Transcript,
         deliver: Callable[[Piece], None] | None,
         *,
@@ -303,7 +303,7 @@ class CommandHandle:
             )
 
 
-def _read(stream: RpcStream, transcript: Transcript, deliver: Callable[[Piece], None] | None) -> None:
+def _read(stream: RpcStream[Any], transcript: Transcript, deliver: Callable[[Piece], None] | None) -> None:
     """Follow a command to its end, whatever its callbacks do: their first error ends them and is kept."""
 
     def deliver_until_it_fails(piece: Piece) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from sandbox_sync import by_id, lifecycle
 from sandbox_sync._class_or_instance import also_on_class, also_on_class_returning_self
@@ -304,7 +305,8 @@ class Sandbox:
             lifecycle.discard(self._config, self._sandbox_id)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(sandbox_id={self._sandbox_id!r}, domain={self._config.domain!r})"
+        service = urlsplit(self._config.api_url).netloc.rpartition("@")[2]
+        return f"<{type(self).__name__} {self._sandbox_id} of {service}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._config, self._sandbox_id)

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import ConnectionException, IncompleteCallException, SandboxException
@@ -87,7 +87,7 @@ class Transcript:
 
     # Writing
 
-    def follow(self, stream: RpcStream, deliver: Callable[[Piece], None] | None) -> None:
+    def follow(self, stream: RpcStream[Any], deliver: Callable[[Piece], None] | None) -> None:
         """Record the events of a stream to its end, handing each piece of output to `deliver` as it arrives.
 
         Raises:

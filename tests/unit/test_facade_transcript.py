@@ -146,7 +146,9 @@ def test_an_error_after_the_end_changes_nothing() -> None:
 
 
 def test_only_the_newest_output_is_kept_beyond_the_limit() -> None:
-    transcript = follow(started(), *(data("stdout", b"%04d" % n) for n in range(5000)), ended(), limit=100_000)
+    transcript = follow(
+        started(), *(data("stdout", b"%04d" % n) for n in range(5000)), ended(), limit=100_000
+    )
     assert transcript.truncated
     kept = transcript.text("stdout")
     numbers = [int(kept[at : at + 4]) for at in range(0, len(kept), 4)]
