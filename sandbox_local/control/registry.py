@@ -12,7 +12,6 @@ import enum
 import logging
 import secrets
 import string
-import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -21,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 from sandbox_local.control.errors import Conflict, SandboxNotFound
 from sandbox_local.control.events import EventLog
 from sandbox_local.control.plan import Plan
+from sandbox_local.envd.metrics import Metrics
 from sandbox_local.http import HttpError, Request, Response
 from sandbox_local.isolation.base import Backend, Box, BoxGone, BoxSpec, IsolationError
 
@@ -56,6 +56,7 @@ class Sandbox:
         sandbox_id: Its id, "i" and twenty letters or digits.
         plan: What was asked for at its creation.
         box: The isolated environment.
+        metrics: Measures what it uses.
         started_at: When it was created or last resumed, UTC.
         end_at: When its time is over, UTC; of a paused sandbox, when it was paused.
         state: Running or paused.
@@ -63,13 +64,12 @@ class Sandbox:
         traffic_access_token: What requests to its ports must carry, or None when they are open.
         events: What happened to it.
         envd: Its envd, once something asked for it.
-        measured: When its processor use was last measured, by the monotonic clock, and how many seconds it
-            had used by then.
     """
 
     sandbox_id: str
     plan: Plan
     box: Box
+    metrics: Metrics
     started_at: datetime
     end_at: datetime
     state: State = State.RUNNING
@@ -77,7 +77,6 @@ class Sandbox:
     traffic_access_token: str | None = field(default=None, repr=False)
     events: EventLog = field(default_factory=EventLog, repr=False)
     envd: Service | None = field(default=None, repr=False)
-    measured: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), 0.0), repr=False)
     _timer: asyncio.TimerHandle | None = field(default=None, repr=False)
     _change: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     _end: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -166,6 +165,7 @@ class Registry:
             sandbox_id,
             plan,
             box,
+            Metrics(box),
             started_at=now,
             end_at=now,
             envd_access_token=secrets.token_hex(32) if plan.secure else None,

@@ -15,6 +15,7 @@ from sandbox_local.control import listing
 from sandbox_local.control.errors import BadRequest
 from sandbox_local.control.plan import Plan
 from sandbox_local.control.registry import Sandbox, State
+from sandbox_local.envd.metrics import Metrics
 from sandbox_local.isolation.base import Box
 
 START = datetime(2025, 1, 31, 12, tzinfo=timezone.utc)
@@ -22,7 +23,8 @@ START = datetime(2025, 1, 31, 12, tzinfo=timezone.utc)
 
 def sandbox(name: str, seconds: float = 0, state: State = State.RUNNING, **metadata: str) -> Sandbox:
     at = START + timedelta(seconds=seconds)
-    return Sandbox(name, Plan(timeout=60, metadata=metadata), cast(Box, None), at, at, state)
+    box, metrics = cast(Box, None), cast(Metrics, None)
+    return Sandbox(name, Plan(timeout=60, metadata=metadata), box, metrics, at, at, state)
 
 
 def names(sandboxes: object) -> list[str]:
