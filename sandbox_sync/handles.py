@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sandbox_sync.commands import Commands
-    from sandbox_sync.transport.envd import RpcStream
+    from sandbox_sync.transport.streams import RpcStream
 
 logger = logging.getLogger(__name__)
 

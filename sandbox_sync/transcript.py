@@ -16,7 +16,7 @@ from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import ConnectionException, IncompleteCallException, SandboxException
 
 if TYPE_CHECKING:
-    from sandbox_sync.transport.envd import RpcStream
+    from sandbox_sync.transport.streams import RpcStream
     from sandbox_sync_rpc import process_pb2
 
 Channel: TypeAlias = Literal["stdout", "stderr", "pty"]
