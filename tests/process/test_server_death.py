@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_local import LocalServer
+from tests.processes import command, descendants, is_running, namespaces, pids
 from tests.raw_client import RawClient, Sandbox
 
 SECONDS = 2.0
@@ -23,6 +24,7 @@ OWNER = """
 import sys, time
 sys.path.insert(0, {root!r})
 from sandbox_local import LocalServer
+from tests.processes import command, descendants, is_running, namespaces, pids
 from tests.raw_client import RawClient
 server = LocalServer()
 server.start()
@@ -57,49 +59,8 @@ class Remains:
         return running + inhabited
 
 
-def pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def namespaces(pid: int) -> set[str]:
-    found = set()
-    for kind in ("pid", "net", "mnt", "user"):
-        try:
-            found.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
-        except OSError:
-            pass
-    return found
-
-
 def mounts() -> str:
     return Path("/proc/self/mountinfo").read_text()
-
-
-def descendants(root: int) -> set[int]:
-    parents: dict[int, int] = {}
-    for pid in pids():
-        try:
-            parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            pass
-    found: set[int] = set()
-    while more := {pid for pid, parent in parents.items() if parent in found | {root}} - found:
-        found |= more
-    return found
 
 
 def wait_until_nothing_is_left(remains: Remains, seconds: float = SECONDS) -> None:

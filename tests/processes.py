@@ -1,0 +1,65 @@
+"""The processes of this machine, as the kernel shows them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def pids() -> list[int]:
+    """Every process of this machine."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def command(pid: int) -> str:
+    """Command line of a process, "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def namespaces(pid: int) -> set[str]:
+    """The namespaces that a process is in."""
+    found = set()
+    for kind in ("pid", "net", "mnt", "user"):
+        try:
+            found.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
+        except OSError:
+            pass
+    return found
+
+
+def descendants(root: int) -> set[int]:
+    """Children of a process, their children, and so on."""
+    parents: dict[int, int] = {}
+    for pid in pids():
+        try:
+            parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            pass
+    found: set[int] = set()
+    while more := {pid for pid, parent in parents.items() if parent in found | {root}} - found:
+        found |= more
+    return found
+
+
+def first_process(pid: int) -> int:
+    """The process that is number 1 in the PID namespace of another."""
+    wanted = os.readlink(f"/proc/{pid}/ns/pid")
+    for other in pids():
+        try:
+            inside = Path(f"/proc/{other}/status").read_text().partition("NSpid:")[2].split("\n")[0].split()
+            if inside[-1:] == ["1"] and os.readlink(f"/proc/{other}/ns/pid") == wanted:
+                return other
+        except OSError:
+            pass
+    raise LookupError(f"nobody is number 1 in {wanted}")
