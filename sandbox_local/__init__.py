@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sandbox_local.isolation.base import IsolationError
+    from sandbox_local.isolation.errors import IsolationError
     from sandbox_local.server import LocalServer, ServerError
 
 __all__ = ["IsolationError", "LocalServer", "ServerError"]
 
 _HOMES = {
-    "IsolationError": "sandbox_local.isolation.base",
+    "IsolationError": "sandbox_local.isolation.errors",
     "LocalServer": "sandbox_local.server",
     "ServerError": "sandbox_local.server",
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_local.config import Config, new_api_key
-from sandbox_local.isolation.base import IsolationError
+from sandbox_local.isolation.errors import IsolationError
 from sandbox_local.server import EXIT_NO_ISOLATION
 from sandbox_local.statefile import StateFileHeld
 

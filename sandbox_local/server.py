@@ -166,7 +166,7 @@ class LocalServer:
     def _failure(self, process: subprocess.Popen[bytes]) -> Exception:
         code = process.wait(STOP_SECONDS)
         if code == EXIT_NO_ISOLATION:
-            from sandbox_local.isolation.base import IsolationError
+            from sandbox_local.isolation.errors import IsolationError
 
             return IsolationError(self.log)
         return ServerError(
