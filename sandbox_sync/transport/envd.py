@@ -319,7 +319,7 @@ class EnvdConnection:
         )
         try:
             return retries.call(
-                lambda: self._session.attempt(request, payload.headers, deadline, silence, payload),
+                lambda: self._session.attempt(request, {}, deadline, silence, payload),
                 repeatable=payload.repeatable,
                 deadline=deadline,
             )

@@ -1,0 +1,314 @@
+"""Remote procedure calls over gRPC, for servers and gateways that speak HTTP/2.
+
+This and `grpc_connections` are the modules that load grpcio, and they are loaded only when gRPC is asked for:
+it takes time to load, starts threads, and minds forks and gevent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+from sandbox_sync_rpc.channel import Metadata
+
+from sandbox_sync.config import ConnectionConfig
+from sandbox_sync.deadline import Deadline
+from sandbox_sync.errors import InvalidArgumentException
+from sandbox_sync.transport.failures import Reason, RpcFailure
+from sandbox_sync.transport.grpc_connections import Connection, Settings, active, connect, in_flight
+from sandbox_sync.transport.proxies import proxy_for
+from sandbox_sync.transport.watchdog import Watch, watchdog
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+# Seconds by which gRPC's own deadline of a stream comes after the one that the server is told of.
+_GRACE = 5.0
+
+# What gRPC says of connections that could not be made, and of such that broke; servers never say these.
+_NOT_CONNECTED = ("failed to connect", "DNS resolution failed", "name resolution")
+_BROKEN = ("Socket closed", "Connection reset", "Broken pipe", "GOAWAY", "RST_STREAM", "Stream removed")
+
+
+class GrpcChannel:
+    """Makes calls to one server; has the call interface of `grpc.Channel` that generated stubs expect.
+
+    Args:
+        base_url: URL of the server, without a path.
+        config: How to reach it.
+
+    Raises:
+        InvalidArgumentException: gRPC cannot reach such a URL, or not through that proxy.
+    """
+
+    def __init__(self, base_url: str, config: ConnectionConfig) -> None:
+        url = urlsplit(base_url)
+        if url.path.strip("/"):
+            raise InvalidArgumentException(f"gRPC cannot reach a URL with a path: {base_url}")
+        proxy = proxy_for(base_url, config.proxy)
+        if proxy is not None and not proxy.startswith("http://"):
+            raise InvalidArgumentException("gRPC can use http:// proxies only")
+        secure = url.scheme == "https"
+        host = url.hostname or ""
+        port = url.port or (443 if secure else 80)
+        self._settings = Settings(host, port, secure, proxy, config.ca_bundle, config.client_cert)
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> grpc.Channel:
+        """The channel of this process.
+
+        Raises:
+            ForkedWithActiveStreamException: gRPC is not safe to use in this process.
+        """
+        if self._connection is None or self._connection.owner != os.getpid():
+            self._connection = connect(self._settings)
+        return self._connection.channel
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Q], bytes] | None = None,
+        response_deserializer: Callable[[bytes], R] | None = None,
+        _registered_method: bool | None = None,
+    ) -> UnaryCall[Q, R]:
+        """A method with one request and one answer."""
+        return UnaryCall(self, "unary_unary", method, request_serializer, response_deserializer)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Q], bytes] | None = None,
+        response_deserializer: Callable[[bytes], R] | None = None,
+        _registered_method: bool | None = None,
+    ) -> ServerStreamCall[Q, R]:
+        """A method with one request and a stream of answers."""
+        return ServerStreamCall(self, "unary_stream", method, request_serializer, response_deserializer)
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Q], bytes] | None = None,
+        response_deserializer: Callable[[bytes], R] | None = None,
+        _registered_method: bool | None = None,
+    ) -> ClientStreamCall[Q, R]:
+        """A method with a stream of requests and one answer."""
+        return ClientStreamCall(self, "stream_unary", method, request_serializer, response_deserializer)
+
+
+class _Method(Generic[Q, R]):
+    """One method of the server.
+
+    Attributes:
+        path: Its path on the wire.
+    """
+
+    def __init__(
+        self,
+        channel: GrpcChannel,
+        kind: str,
+        path: str,
+        serialize: Callable[[Q], bytes] | None,
+        parse: Callable[[bytes], R] | None,
+    ) -> None:
+        self.path = path
+        self._channel = channel
+        self._kind = kind
+        self._functions = (serialize, parse)
+        self._made: tuple[grpc.Channel | None, Any] = (None, None)
+
+    def _begin(
+        self, request: object, told: float | None, timeout: float | None, metadata: Metadata | None
+    ) -> Any:
+        """Begin the call, and finish it too if it has one answer.
+
+        Args:
+            request: What to send.
+            told: The timeout that the server is to keep to as a Connect server would: for commands, too.
+            timeout: The timeout of gRPC.
+            metadata: Headers.
+        """
+        channel = self._channel.connection
+        made_for, call = self._made
+        if made_for is not channel:
+            call = getattr(channel, self._kind)(self.path, *self._functions)
+            self._made = (channel, call)
+        headers = list(metadata or ())
+        if told is not None:
+            headers.append(("connect-timeout-ms", str(max(1, int(told * 1000)))))
+        try:
+            return call(request, timeout=timeout, metadata=headers)
+        except ValueError:
+            # The error's own words quote the header, which may be a secret.
+            raise InvalidArgumentException("a header holds what gRPC does not allow") from None
+
+
+class UnaryCall(_Method[Q, R]):
+    """A method with one request and one answer."""
+
+    def __call__(self, request: Q, timeout: float | None = None, metadata: Metadata | None = None) -> R:
+        """Make the call once.
+
+        Args:
+            request: What to send.
+            timeout: Seconds until the answer has to be there; None for any time.
+            metadata: Headers.
+
+        Raises:
+            RpcFailure: It failed.
+            ForkedWithActiveStreamException: gRPC is not safe to use in this process.
+        """
+        deadline = Deadline.after(timeout)
+        with in_flight():
+            try:
+                answer: R = self._begin(request, timeout, timeout, metadata)
+            except grpc.RpcError as error:
+                raise _failure(error, "deadline" if deadline.expired else None) from None
+        return answer
+
+
+class ClientStreamCall(_Method[Q, R]):
+    """A method with a stream of requests and one answer."""
+
+    def __call__(
+        self, request_iterator: Iterator[Q], timeout: float | None = None, metadata: Metadata | None = None
+    ) -> R:
+        """Make the call once. For the arguments see `UnaryCall`.
+
+        Raises:
+            RpcFailure: It failed. Errors of the iterator are raised as they are.
+        """
+        deadline = Deadline.after(timeout)
+        failures: list[BaseException] = []
+
+        def requests() -> Iterator[Q]:
+            try:
+                yield from request_iterator
+            except BaseException as error:
+                failures.append(error)  # gRPC reads it in a thread of its own, and would only log the error
+                raise
+
+        with in_flight():
+            try:
+                answer: R = self._begin(requests(), timeout, timeout, metadata)
+            except grpc.RpcError as error:
+                if failures:
+                    raise failures[0] from None
+                raise _failure(error, "deadline" if deadline.expired else None) from None
+        return answer
+
+
+class ServerStreamCall(_Method[Q, R]):
+    """A method with one request and a stream of answers."""
+
+    def __call__(
+        self, request: Q, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> GrpcStream[R]:
+        """Begin the call.
+
+        Args:
+            request: What to send.
+            timeout: Seconds until the stream has to be over, for the server; see `GrpcStream.limit` for ours.
+            metadata: Headers.
+
+        Raises:
+            ForkedWithActiveStreamException: gRPC is not safe to use in this process.
+        """
+        backstop = None if timeout is None else timeout + _GRACE
+        return GrpcStream(self._begin(request, timeout, backstop, metadata))
+
+
+class GrpcStream(Generic[R]):
+    """The answers of a streaming call as they arrive. Dropping it ends the call."""
+
+    def __init__(self, call: Any) -> None:
+        self._line = _Line(call)
+        self._messages: Generator[R, None, None] = _messages(self._line)
+
+    def __iter__(self) -> Iterator[R]:
+        return self._messages
+
+    def __next__(self) -> R:
+        return next(self._messages)
+
+    def limit(self, deadline: Deadline, silence: float | None = None) -> None:
+        """Set what bounds the reading from now on, in place of what did before.
+
+        Args:
+            deadline: When reading ends.
+            silence: Seconds for which the server may send nothing; None for any time.
+        """
+        self._line.watch.limit(deadline, silence)
+        watchdog().add(self._line.watch)
+
+    def cancel(self) -> None:
+        """End the call now, from any thread. A thread that reads gets a failure with reason "cancelled"."""
+        self._line.cancelled = True
+        self._line.end()
+
+
+class _Line:
+    """One streaming call, as far as those share it who read it, bound it and cancel it."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self.cancelled = False
+        self.watch = Watch(call.cancel)
+        self._owner = os.getpid()
+        active.add(self)
+
+    def end(self) -> None:
+        if self._owner == os.getpid():  # gRPC does not survive being touched in a forked child
+            active.discard(self)
+            self.call.cancel()
+
+    def __del__(self) -> None:
+        self.end()
+
+
+def _messages(line: _Line) -> Generator[Any, None, None]:
+    heard = line.watch.heard
+    try:
+        for message in line.call:
+            heard()
+            yield message
+    except grpc.RpcError as error:
+        raise _failure(error, "cancelled" if line.cancelled else line.watch.expired) from None
+    finally:
+        line.end()
+
+
+def _failure(error: Any, reason: Reason | None) -> RpcFailure:
+    """What an error of gRPC means.
+
+    Args:
+        error: The error, which is also a grpc.Call.
+        reason: Why it came to be, if it was us who ended the call.
+    """
+    status = error.code() or grpc.StatusCode.UNKNOWN
+    code = "canceled" if status is grpc.StatusCode.CANCELLED else status.name.lower()
+    message = error.details() or ""
+    sent = True
+    if reason is None:
+        reason, sent = _reason(status, message)
+    if "larger than max" in message:
+        code = "out_of_range"  # it is our own limit, and no matter of rates
+    if "Expected SETTINGS" in message:
+        message = f'the server does not speak gRPC; use transport="connect" ({message})'
+    return RpcFailure(message, code=code, reason=reason, sent=sent)
+
+
+def _reason(status: grpc.StatusCode, message: str) -> tuple[Reason, bool]:
+    """Why a call failed that we did not end, and whether any of it may have been sent.
+
+    gRPC gives the same codes to what the server says and to what happens on the way there.
+    """
+    if status is grpc.StatusCode.UNAVAILABLE and any(words in message for words in _NOT_CONNECTED):
+        handshake = any(words in message for words in ("certificate", "handshake", "SSL_ERROR"))
+        return ("tls" if handshake else "connect"), False
+    if any(words in message for words in _BROKEN):
+        return "broken", True
+    return "answer", True

@@ -1,0 +1,92 @@
+"""One thread that ends what has taken too long, for calls that cannot watch the time themselves."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Literal
+
+from sandbox_sync.deadline import Deadline
+
+Bound = Literal["deadline", "silence"]
+
+
+class Watch:
+    """What bounds one call.
+
+    Args:
+        end: Ends the call; it may be called from any thread.
+
+    Attributes:
+        expired: The bound that was overstepped, after which the call was ended.
+    """
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self.expired: Bound | None = None
+        self._end = end
+        self._deadline = Deadline.after(None)
+        self._silence: float | None = None
+        self._heard = time.monotonic()
+
+    def limit(self, deadline: Deadline, silence: float | None) -> None:
+        """Set the bounds, in place of earlier ones."""
+        self._heard = time.monotonic()
+        self._deadline = deadline
+        self._silence = silence
+
+    def heard(self) -> None:
+        """Note a sign of life."""
+        self._heard = time.monotonic()
+
+    def left(self) -> float | None:
+        """Seconds until the call is to be ended; None for never."""
+        return self._deadline.sooner(
+            None if self._silence is None else self._heard + self._silence - time.monotonic()
+        ).remaining()
+
+    def check(self) -> None:
+        """End the call if its time is up."""
+        if self.left() == 0.0:
+            self.expired = "deadline" if self._deadline.expired else "silence"
+            self.limit(Deadline.after(None), None)
+            self._end()
+
+
+class Watchdog:
+    """Checks watches when they are due, in a thread that it starts with the first."""
+
+    def __init__(self) -> None:
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._changed = threading.Condition()
+        self._running = False
+
+    def add(self, watch: Watch) -> None:
+        """Check this watch, from now on, for as long as anyone else knows it."""
+        with self._changed:
+            self._watches.add(watch)
+            self._changed.notify()
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="sandbox-sync-watchdog", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                due = [left for watch in self._watches if (left := watch.left()) is not None]
+                self._changed.wait(min(due, default=None))
+                waking = list(self._watches)
+            while waking:
+                waking.pop().check()
+
+
+_watchdogs: dict[int, Watchdog] = {}
+os.register_at_fork(after_in_child=_watchdogs.clear)
+
+
+def watchdog() -> Watchdog:
+    """This process's watchdog: a thread of the parent's does not run in a forked child."""
+    pid = os.getpid()
+    return _watchdogs.get(pid) or _watchdogs.setdefault(pid, Watchdog())
