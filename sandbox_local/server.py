@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -122,16 +122,8 @@ class LocalServer:
         child_end, self._lifeline = os.pipe()
         # Standard error goes to a file without a name: a pipe would have to be drained by a thread.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [
-            sys.executable,
-            "-m",
-            "sandbox_local",
-            "serve",
-            "--print-env",
-            "--lifeline",
-            str(child_end),
-        ]
-        command += ["--host", self._host, "--port", str(self._port)]
+        command = [sys.executable, "-m", "sandbox_local", "serve", "--print-env"]
+        command += ["--host", self._host, "--port", str(self._port), "--lifeline", str(child_end)]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -150,10 +142,10 @@ class LocalServer:
         assert process.stdout is not None
         deadline = time.monotonic() + START_SECONDS
         output = b""
-        with process.stdout as stdout:
+        with process.stdout as stdout, selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
             while output.count(b"\n") < 3:
-                readable, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
-                if not readable:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise ServerError(
                         f"the local server was not ready in {START_SECONDS:g} s; it said: {self.log}"
                     )
