@@ -1,7 +1,7 @@
 """What the server needs of an isolated environment, whichever backend makes it.
 
 A `Backend` makes `Box`es. A box is one isolated Linux environment: its own processes, files, users, network
-and host name. Everything that comes out of a box (paths, names, numbers, bytes) was chosen by code nobody trusts.
+and host name. Everything that comes out of it (paths, names, bytes) was chosen by code nobody trusts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What can be wrong with a machine, a box, or a request to a box. Imports nothing: the boxes raise these too."""
+"""What can be wrong with a machine, a box or a request to a box; raised inside the boxes as well."""
 
 
 class IsolationError(Exception):

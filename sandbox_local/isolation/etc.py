@@ -9,9 +9,9 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Callable
 
-Chown = Callable[[str, int, int], None]
+from sandbox_local.isolation import tree
+from sandbox_local.isolation.ids import Ids
 
 _FROM_HOST = (
     *("*-release", "adduser.conf", "alternatives", "bindresvport.blacklist", "ca-certificates"),
@@ -19,7 +19,7 @@ _FROM_HOST = (
     *("deluser.conf", "ethertypes", "fonts", "gai.conf", "glvnd", "groff", "host.conf", "ImageMagick-*"),
     *("inputrc", "java*", "ld-musl-*.path", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "libaudit.conf"),
     *("locale.alias", "locale.conf", "localtime", "login.defs", "magic", "magic.mime", "manpath.config"),
-    *("mime.types", "networks", "OpenCL", "os-release", "pam.conf", "pam.d", "perl", "pki/ca-trust"),
+    *("mime.types", "networks", "OpenCL", "pam.conf", "pam.d", "perl", "pki/ca-trust"),
     *("pki/java", "pki/tls/cert.pem", "pki/tls/certs", "pki/tls/openssl.cnf", "protocols", "python3*"),
     *("R", "rpc", "security/access.conf", "security/faillock.conf", "security/group.conf"),
     *("security/limits.conf", "security/namespace.conf", "security/pam_env.conf"),
@@ -76,7 +76,7 @@ _GROUPS = (
 )
 _MEMBERS = {"sudo": "user"}
 
-_SHADOW_GID = 42
+_SHADOW_GROUP = 42
 
 _PROFILE = """\
 if [ "$(id -u)" -eq 0 ]; then
@@ -127,53 +127,39 @@ user ALL=(ALL:ALL) NOPASSWD: ALL
 """
 
 
-def build(etc: str, host_etc: str, chown: Chown) -> None:
-    """Fill an empty directory with everything that is the same in every box.
+def build(etc: str, host_etc: str, ids: Ids) -> None:
+    """Make a directory with everything that is the same in every box.
 
     Args:
         etc: The directory.
         host_etc: The host's /etc.
-        chown: Gives a path to a user and a group of the box.
+        ids: The ids of the box.
     """
     for pattern in _FROM_HOST:
         for source in glob.glob(f"{host_etc}/{pattern}"):
-            _copy(source, etc + source[len(host_etc) :], chown)
+            _copy(source, etc + source[len(host_etc) :], ids)
     for name, content in _own_files().items():
-        write(f"{etc}/{name}", content.encode(), chown)
+        tree.write(f"{etc}/{name}", content.encode(), ids)
     for name in ("shadow", "gshadow"):
-        chown(f"{etc}/{name}", 0, _SHADOW_GID)
+        ids.chown(f"{etc}/{name}", 0, _SHADOW_GROUP)
         os.chmod(f"{etc}/{name}", 0o640)
     os.chmod(f"{etc}/sudoers", 0o440)
     for name in ("sudoers.d", "profile.d", "opt"):
-        _make_dirs(f"{etc}/{name}", chown)
-    if not os.path.lexists(f"{etc}/mtab"):
-        os.symlink("../proc/self/mounts", f"{etc}/mtab")
-    chown(f"{etc}/mtab", 0, 0)
+        tree.make_directories(f"{etc}/{name}", ids)
+    tree.link(f"{etc}/mtab", "../proc/self/mounts", ids)
 
 
-def write_host_name(etc: str, hostname: str, chown: Chown) -> None:
+def write_host_name(etc: str, hostname: str, ids: Ids) -> None:
     """Write what differs from box to box."""
     hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
-    write(f"{etc}/hosts", hosts.encode(), chown)
-    write(f"{etc}/hostname", f"{hostname}\n".encode(), chown)
-
-
-def write(path: str, content: bytes, chown: Chown, mode: int = 0o644) -> None:
-    """Write a file that belongs to the box's root, in directories that do."""
-    _make_dirs(os.path.dirname(path), chown)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, content)
-    finally:
-        os.close(fd)
-    chown(path, 0, 0)
+    tree.write(f"{etc}/hosts", hosts.encode(), ids)
+    tree.write(f"{etc}/hostname", f"{hostname}\n".encode(), ids)
 
 
 def _own_files() -> dict[str, str]:
     users = [("root", 0, 0, "/root"), *_SYSTEM_USERS, ("user", 1000, 1000, "/home/user")]
-    people = {"root", "user"}
-    shell = {name: "/bin/bash" if name in people else "/usr/sbin/nologin" for name, *_ in users}
-    shell["sync"] = "/bin/sync"
+    shell = {name: "/usr/sbin/nologin" for name, *_ in users}
+    shell |= {"root": "/bin/bash", "user": "/bin/bash", "sync": "/bin/sync"}
     groups = [entry.split(":") for entry in _GROUPS]
     return {
         "passwd": "".join(f"{n}:x:{uid}:{gid}:{n}:{home}:{shell[n]}\n" for n, uid, gid, home in users),
@@ -190,27 +176,15 @@ def _own_files() -> dict[str, str]:
     }
 
 
-def _copy(source: str, target: str, chown: Chown) -> None:
+def _copy(source: str, target: str, ids: Ids) -> None:
     """Copy what every user of the host may read; links are copied as links."""
-    try:
-        mode = os.lstat(source).st_mode
-    except OSError:
-        return
+    mode = os.lstat(source).st_mode
     if stat.S_ISLNK(mode):
-        _make_dirs(os.path.dirname(target), chown)
-        os.symlink(os.readlink(source), target)
-        chown(target, 0, 0)
+        tree.link(target, os.readlink(source), ids)
     elif stat.S_ISDIR(mode) and mode & 0o005 == 0o005:
-        _make_dirs(target, chown)
+        tree.make_directories(target, ids)
         for name in os.listdir(source):
-            _copy(f"{source}/{name}", f"{target}/{name}", chown)
+            _copy(f"{source}/{name}", f"{target}/{name}", ids)
     elif stat.S_ISREG(mode) and mode & 0o004:
         with open(source, "rb") as file:
-            write(target, file.read(), chown, mode & 0o755)
-
-
-def _make_dirs(path: str, chown: Chown) -> None:
-    if not os.path.isdir(path):
-        _make_dirs(os.path.dirname(path), chown)
-        os.mkdir(path, 0o755)
-        chown(path, 0, 0)
+            tree.write(target, file.read(), ids, mode=mode & 0o755)

@@ -69,8 +69,11 @@ def remove_tree(path: bytes) -> None:
         return
     except FileNotFoundError:
         return
-    except (IsADirectoryError, PermissionError):
-        fd = _open_directory(path)
+    except (IsADirectoryError, PermissionError) as refusal:
+        try:
+            fd = _open_directory(path)
+        except NotADirectoryError:
+            raise refusal from None
     try:
         trail = [(_identity(fd), _unlink_files(fd))]
         while True:

@@ -30,6 +30,10 @@ class Ids(NamedTuple):
         """The id outside of an id of the box; of one that can't be told apart, the box's root."""
         return self.base + (inner if inner < self.size else 0)
 
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """Give a path, or a link itself, to a user and a group of the box."""
+        os.chown(path, self.outer(uid), self.outer(gid), follow_symlinks=False)
+
 
 class Namespace(NamedTuple):
     """A user namespace for one box at a time."""

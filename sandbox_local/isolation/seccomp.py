@@ -1,7 +1,7 @@
 """The seccomp filter of every command: no way to new namespaces and mounts, nor to rarely used kernel parts.
 
-A box's root has every capability over its own namespaces; most kernel holes of the last years needed one of these
-calls and such a root. The filter is loaded without NO_NEW_PRIVS, so setuid programs (sudo) go on working.
+A box's root has every capability over its own namespaces; most kernel holes of the last years needed one of
+these calls and such a root. The filter is loaded without NO_NEW_PRIVS, so setuid programs like sudo work.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _instructions(machine: str) -> list[tuple[int, int, int, int]]:
         # The flags of clone3 are out of a filter's reach; without it the C library falls back to clone.
         (_EQUAL, 0, 1, _CLONE3),
         (_RETURN, 0, 0, _ERROR | errno.ENOSYS),
-        *((_EQUAL, len(denied) - place + 3, 0, number) for place, number in enumerate(denied)),
+        *((_EQUAL, len(denied) - place + 2, 0, number) for place, number in enumerate(denied)),
         (_EQUAL, 0, 3, _CLONE[architecture.column]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
         (_ANY_BIT, 0, 1, _NAMESPACES),

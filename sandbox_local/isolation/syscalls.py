@@ -30,8 +30,10 @@ MNT_DETACH = 2
 _MACHINE = os.uname().machine
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
-_OPEN_TREE = 428  # these and all later numbers are the same on every architecture
+_PIDFD_SEND_SIGNAL = 424  # this and all later numbers are the same on every architecture
+_OPEN_TREE = 428
 _MOVE_MOUNT = 429
+_PIDFD_OPEN = 434
 _CLOSE_RANGE = 436
 _MOUNT_SETATTR = 442
 
@@ -40,10 +42,14 @@ _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 1
 _OPEN_TREE_CLOEXEC = 0o2000000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_RECURSIVE = 0x8000
+_MOUNT_ATTR_RDONLY = 1
 _MOUNT_ATTR_IDMAP = 0x00100000
 _CLOSE_RANGE_CLOEXEC = 4
+_MAX_FD = 0x7FFFFFFF
 
 _PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
 _SECCOMP_SET_MODE_FILTER = 1
 
 _SIOCSIFFLAGS = 0x8914
@@ -93,12 +99,16 @@ def set_idmap(path: str, userns_fd: int) -> None:
     fd = _open_tree(path)
     try:
         attributes = struct.pack("QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, userns_fd)
-        done = _libc.syscall(_MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, attributes, len(attributes))
-        _check(done, "mount_setattr", path)
+        _set_attributes(fd, "", _AT_EMPTY_PATH, attributes)
         done = _libc.syscall(_MOVE_MOUNT, fd, b"", _AT_FDCWD, os.fsencode(path), _MOVE_MOUNT_F_EMPTY_PATH)
         _check(done, "move_mount", path)
     finally:
         os.close(fd)
+
+
+def set_readonly(path: str) -> None:
+    """Let nothing be changed through the mount at `path` and the mounts below it."""
+    _set_attributes(_AT_FDCWD, path, _AT_RECURSIVE, struct.pack("QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0))
 
 
 def pivot_root(path: str) -> None:
@@ -110,8 +120,19 @@ def pivot_root(path: str) -> None:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Whether others of this user, and its user namespace's root, may trace this process and read what is its."""
+    """Whether others of this user may trace this process and read its memory, environment and descriptors."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
+
+
+def set_title(title: str) -> None:
+    """Change the name and the arguments that others see of this process."""
+    name = title.encode()
+    _check(_libc.prctl(_PR_SET_NAME, name, 0, 0, 0), "prctl")
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc(5), counted from the third
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(start, name, min(len(name), end - start - 1))
 
 
 def load_seccomp(program: ctypes.Structure) -> None:
@@ -120,15 +141,39 @@ def load_seccomp(program: ctypes.Structure) -> None:
     _check(done, "seccomp")
 
 
-def close_on_exec_from(lowest: int) -> None:
-    """Mark every descriptor from `lowest` on as not to be inherited by a program that is executed."""
-    _check(_libc.syscall(_CLOSE_RANGE, lowest, 0x7FFFFFFF, _CLOSE_RANGE_CLOEXEC), "close_range")
+def close_all_but(*kept: int) -> None:
+    """Close all descriptors but standard input, output, error, and these."""
+    first = 3
+    for fd in (*sorted(kept), _MAX_FD):
+        if fd > first:
+            _check(_libc.syscall(_CLOSE_RANGE, first, fd - 1, 0), "close_range")
+        first = max(first, fd + 1)
+
+
+def close_on_exec() -> None:
+    """Let a program that is executed inherit standard input, output and error, and no more."""
+    _check(_libc.syscall(_CLOSE_RANGE, 3, _MAX_FD, _CLOSE_RANGE_CLOEXEC), "close_range")
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor that stands for a process, and never for another; some builds of Python lack theirs."""
+    return _check(_libc.syscall(_PIDFD_OPEN, pid, 0), "pidfd_open")
+
+
+def pidfd_send_signal(fd: int, signum: int) -> None:
+    """Send a signal to the process that a descriptor stands for."""
+    _check(_libc.syscall(_PIDFD_SEND_SIGNAL, fd, signum, None, 0), "pidfd_send_signal")
 
 
 def loopback_up() -> None:
     """Switch on the loopback interface of this network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+
+
+def _set_attributes(fd: int, path: str, flags: int, attributes: bytes) -> None:
+    done = _libc.syscall(_MOUNT_SETATTR, fd, os.fsencode(path), flags, attributes, len(attributes))
+    _check(done, "mount_setattr", path)
 
 
 def _open_tree(path: str) -> int:

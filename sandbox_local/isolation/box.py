@@ -1,0 +1,63 @@
+"""From a fork of the zygote to the first process of a box."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from typing import NoReturn
+
+from sandbox_local.isolation import rootfs, syscalls, wire
+from sandbox_local.isolation.agent import Agent
+from sandbox_local.isolation.ids import Namespace
+from sandbox_local.isolation.spawn import Spawner
+from sandbox_local.isolation.stage import Stage
+
+_OWN_NAMESPACES = (
+    syscalls.CLONE_NEWCGROUP
+    | syscalls.CLONE_NEWIPC
+    | syscalls.CLONE_NEWNET
+    | syscalls.CLONE_NEWNS
+    | syscalls.CLONE_NEWUTS
+)
+
+
+def live(
+    control: socket.socket, stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int
+) -> NoReturn:
+    """Be the first process of a box; it must already be the first of its PID namespace.
+
+    Args:
+        control: To the server.
+        stage: What boxes are made of.
+        namespace: The box's user namespace.
+        hostname: The box's host name.
+        disk_bytes: Bound of all that the box writes.
+    """
+    try:
+        _isolate(stage, namespace, hostname, disk_bytes)
+        syscalls.close_all_but(control.fileno())
+        agent = Agent(control, Spawner(namespace.ids))
+    except OSError as error:
+        wire.send(control, {"event": "failed", "errno": error.errno, "message": str(error)})
+        os._exit(1)
+    try:
+        agent.run()
+    finally:
+        os._exit(1)
+
+
+def _isolate(stage: Stage, namespace: Namespace, hostname: str, disk_bytes: int) -> None:
+    gc.enable()
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    rootfs.enter(stage, namespace, hostname=hostname, disk_bytes=disk_bytes)
+    syscalls.setns(namespace.fd, syscalls.CLONE_NEWUSER)
+    if namespace.ids.size > 1:
+        os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    # A mount namespace of a user namespace that has less rights: nobody in there can undo the mounts.
+    syscalls.unshare(_OWN_NAMESPACES)
+    syscalls.set_dumpable(False)
+    syscalls.loopback_up()
+    socket.sethostname(hostname)

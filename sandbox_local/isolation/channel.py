@@ -1,0 +1,187 @@
+"""The server's end of a socket to the zygote, an agent or a file worker: calls, answers and events."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sandbox_local.isolation import wire
+from sandbox_local.isolation.errors import MissingDirectory, UnknownUser
+
+Answer = tuple[wire.Message, list[int]]
+
+
+class Channel:
+    """Asks whoever is at the other end, which is not trusted, and tells what it says on its own."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        on_event: Callable[[wire.Message], None],
+        on_end: Callable[[], None],
+        gone: Callable[[], Exception],
+    ) -> None:
+        """Take over a socket, in a running event loop.
+
+        Args:
+            sock: The socket.
+            on_event: Called with each message that answers no call.
+            on_end: Called once when the other end has closed, or said what can't be understood.
+            gone: Makes the error of calls that can't be answered any more.
+        """
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._on_event = on_event
+        self._on_end = on_end
+        self._gone = gone
+        self._decoder = wire.Decoder()
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, asyncio.Future[Answer]] = {}
+        self._unsent: deque[tuple[memoryview, list[int]]] = deque()
+        self._open = True
+        self._loop.add_reader(sock.fileno(), self._read)
+
+    def number(self) -> int:
+        """A number for a call that is to be known before it is made."""
+        return next(self._numbers)
+
+    async def call(
+        self, op: str, args: dict[str, Any], fds: Sequence[int] = (), *, number: int | None = None
+    ) -> Answer:
+        """Have something done.
+
+        Args:
+            op: What.
+            args: Its arguments.
+            fds: Descriptors to pass; the caller keeps its own.
+            number: From `number`, if need be.
+
+        Returns:
+            The answer, and descriptors that belong to the caller.
+
+        Raises:
+            ValueError: The message is too large.
+            Exception: What the other end says went wrong, or what `gone` makes.
+        """
+        if not self._open:
+            raise self._gone()
+        number = number or self.number()
+        frame = wire.encode({"id": number, "op": op, "args": args}, len(fds))
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._calls[number] = answer
+        try:
+            self._send(memoryview(frame), fds)
+            return await answer
+        finally:
+            self._calls.pop(number, None)
+
+    def tell(self, message: wire.Message) -> None:
+        """Send a message that needs no answer."""
+        self._send(memoryview(wire.encode(message, 0)), ())
+
+    def close(self) -> None:
+        """Close the socket; calls under way fail."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._decoder.close()
+        for _, fds in self._unsent:
+            _close_all(fds)
+        self._unsent.clear()
+        self._sock.close()
+        for answer in self._calls.values():
+            if not answer.done():
+                answer.set_exception(self._gone())
+
+    def _end(self) -> None:
+        self.close()
+        self._on_end()
+
+    def _send(self, frame: memoryview, fds: Sequence[int]) -> None:
+        if self._unsent:
+            self._unsent.append((frame, [os.dup(fd) for fd in fds]))
+            return
+        try:
+            sent = self._sock.sendmsg([frame], wire.ancillary(fds))
+        except BlockingIOError:
+            self._unsent.append((frame, [os.dup(fd) for fd in fds]))
+        except OSError:
+            self._end()
+            return
+        else:
+            if sent < len(frame):
+                self._unsent.append((frame[sent:], []))
+        if self._unsent:
+            self._loop.add_writer(self._sock.fileno(), self._flush)
+
+    def _flush(self) -> None:
+        while self._unsent:
+            frame, fds = self._unsent[0]
+            try:
+                sent = self._sock.sendmsg([frame], wire.ancillary(fds))
+            except BlockingIOError:
+                return
+            except OSError:
+                self._end()
+                return
+            _close_all(fds)
+            if sent < len(frame):
+                self._unsent[0] = (frame[sent:], [])
+            else:
+                self._unsent.popleft()
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _read(self) -> None:
+        try:
+            while self._open:
+                frame = self._decoder.read(self._sock)
+                if frame is not None:
+                    self._take(*frame)
+        except BlockingIOError:
+            pass
+        except (EOFError, OSError, wire.WireError):
+            self._end()
+
+    def _take(self, message: wire.Message, fds: list[int]) -> None:
+        if "event" in message:
+            _close_all(fds)
+            self._on_event(message)
+            return
+        number = message.get("id")
+        answer = self._calls.get(number) if isinstance(number, int) else None
+        if answer is None or answer.done():
+            _close_all(fds)
+        elif isinstance(message.get("ok"), dict):
+            answer.set_result((message["ok"], fds))
+        else:
+            _close_all(fds)
+            answer.set_exception(_error(message.get("error")))
+
+
+def _error(told: Any) -> Exception:
+    """The exception for an error of the wire; it may be anything, since whoever sent it is not trusted."""
+    error = told if isinstance(told, dict) else {}
+    kind, number, text = error.get("kind"), error.get("errno"), str(error.get("message", ""))
+    if kind == "os" and isinstance(number, int) and 0 < number < 4096:
+        return OSError(number, text)
+    if kind == "user":
+        return UnknownUser(text)
+    if kind == "directory":
+        return MissingDirectory(text)
+    if kind == "path":
+        return ValueError(text)
+    return RuntimeError(f"a sandbox's helper failed: {text}")
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

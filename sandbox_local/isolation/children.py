@@ -1,0 +1,75 @@
+"""The children of a box's agent, from fork to wait."""
+
+from __future__ import annotations
+
+import os
+import selectors
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sandbox_local.isolation.spawn import Program, Spawner, outcome
+
+Started = Callable[[Exception | None], None]
+Ended = Callable[[int], None]
+
+
+class _Child(NamedTuple):
+    started: Started
+    ended: Ended
+
+
+class Children:
+    """Starts programs and tells how it went, then how they ended; always in this order."""
+
+    def __init__(self, spawner: Spawner, selector: selectors.BaseSelector) -> None:
+        self._spawner = spawner
+        self._selector = selector
+        self._children: dict[int, _Child] = {}
+        self._reports: dict[int, int] = {}  # by process id, of those still on their way
+
+    def start(self, program: Program, started: Started, ended: Ended) -> int:
+        """Start a program.
+
+        Args:
+            program: What to start.
+            started: Called with None when the program is about to run, or with why it is not.
+            ended: Called with the wait status.
+
+        Returns:
+            The process id.
+
+        Raises:
+            OSError: The box may have no more processes or descriptors.
+        """
+        pid, report = self._spawner.start(program)
+        self._children[pid] = _Child(started, ended)
+        self._reports[pid] = report
+        self._selector.register(report, selectors.EVENT_READ, lambda: self._take_report(pid))
+        return pid
+
+    def reap(self) -> None:
+        """Take note of all children that have ended, adopted orphans included."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._reports:
+                self._take_report(pid)
+            child = self._children.pop(pid, None)
+            if child:
+                child.ended(status)
+
+    def _take_report(self, pid: int) -> None:
+        report = self._reports.pop(pid)
+        self._selector.unregister(report)
+        try:
+            outcome(report)
+        except Exception as error:  # noqa: BLE001  passed on
+            self._children[pid].started(error)
+        else:
+            self._children[pid].started(None)
+        finally:
+            os.close(report)

@@ -1,0 +1,271 @@
+"""A box made of kernel namespaces, on the server's side: its agent's socket, its first process's pidfd."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from sandbox_local.isolation import syscalls, wire
+from sandbox_local.isolation.base import Command, Exit
+from sandbox_local.isolation.channel import Answer, Channel
+from sandbox_local.isolation.errors import BoxGone, IsolationError
+from sandbox_local.isolation.undo import finish_or_undo
+
+_START = 30.0
+"""Seconds within which a box must be ready; a few milliseconds on a machine that is not overloaded."""
+
+_END = 10.0
+"""Seconds within which the kernel must have ended a box that was killed."""
+
+
+class NamespaceProcess:
+    """A `base.Process`."""
+
+    def __init__(self, agent: Channel, number: int) -> None:
+        self._agent = agent
+        self._number = number
+        self.pid = 0
+        self.stdin: int | None = None
+        self.stdout: int | None = None
+        self.stderr: int | None = None
+        self.pty: int | None = None
+        self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+
+    async def signal(self, signum: int) -> bool:
+        """See `base.Process`."""
+        answer, _ = await self._agent.call("signal", {"command": self._number, "signum": signum})
+        return answer.get("sent") is True
+
+    async def kill_tree(self) -> None:
+        """See `base.Process`."""
+        await self._agent.call("kill_tree", {"command": self._number})
+
+    def started(self, command: Command, pid: int, fds: Sequence[int]) -> None:
+        """Note what the agent answered to the start."""
+        self.pid = pid
+        for fd in fds:
+            os.set_blocking(fd, False)
+        if command.pty:
+            (self.pty,) = fds
+        elif command.stdin:
+            self.stdout, self.stderr, self.stdin = fds
+        else:
+            self.stdout, self.stderr = fds
+
+    def ended(self, event: wire.Message) -> None:
+        """Note that it has ended."""
+        if not self.exit.done():
+            self.exit.set_result(Exit(event["code"], event["signal"], event["core"]))
+
+    def box_gone(self, error: BoxGone) -> None:
+        """Note that its box has ended."""
+        if not self.exit.done():
+            self.exit.set_exception(error)
+            self.exit.exception()  # nobody has to ask for it
+
+    async def discard(self) -> None:
+        """Do away with it, because nobody wants it any more."""
+        _close_all([fd for fd in (self.stdin, self.stdout, self.stderr, self.pty) if fd is not None])
+        await self.kill_tree()
+
+
+class NamespaceBox:
+    """A `base.Box`."""
+
+    def __init__(
+        self, box_id: str, sock: socket.socket, pidfd: int, reap: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Take charge of a box that has been forked.
+
+        Args:
+            box_id: As in its spec.
+            sock: To its agent.
+            pidfd: Stands for its first process.
+            reap: Has what remains of it removed when it has ended.
+        """
+        loop = asyncio.get_running_loop()
+        self.box_id = box_id
+        self.ended: asyncio.Future[str] = loop.create_future()
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._buried: asyncio.Future[None] | None = None
+        self._reason = "its first process died"
+        self._pidfd = pidfd
+        self._reap = reap
+        self._processes: dict[int, NamespaceProcess] = {}
+        self._worker: asyncio.Future[Channel] | None = None
+        self._agent = Channel(sock, on_event=self._take_event, on_end=self._kill, gone=self._gone)
+        loop.add_reader(pidfd, self._died)
+
+    async def ready(self) -> None:
+        """Wait until it can be used.
+
+        Raises:
+            IsolationError: It could not be made; it is gone then.
+        """
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), _START)
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, asyncio.TimeoutError):
+                raise IsolationError(f"sandbox {self.box_id} was not ready within {_START:.0f} s") from None
+            raise
+
+    async def spawn(self, command: Command) -> NamespaceProcess:
+        """See `base.Box`."""
+        _check(command)
+        return await finish_or_undo(self._spawn(command), NamespaceProcess.discard)
+
+    async def files(self, operation: str, **arguments: Any) -> Answer:
+        """See `base.Box`."""
+        if self._worker is None:
+            self._worker = asyncio.ensure_future(self._start_worker())
+        worker = await asyncio.shield(self._worker)
+        return await worker.call(operation, arguments)
+
+    async def connect(self, port: int) -> socket.socket:
+        """See `base.Box`."""
+        _, fds = await self._agent.call("connect", {"port": port})
+        sock = self._socket(fds)
+        loop = asyncio.get_running_loop()
+        connected = asyncio.Event()
+        loop.add_writer(sock.fileno(), connected.set)
+        try:
+            await connected.wait()
+            if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(number, f"port {port} of sandbox {self.box_id}: {os.strerror(number)}")
+        except BaseException:
+            loop.remove_writer(sock.fileno())
+            sock.close()
+            raise
+        loop.remove_writer(sock.fileno())
+        return sock
+
+    async def freeze(self) -> None:
+        """See `base.Box`."""
+        await self._agent.call("freeze", {"frozen": True})
+
+    async def thaw(self) -> None:
+        """See `base.Box`."""
+        await self._agent.call("freeze", {"frozen": False})
+
+    async def close(self) -> None:
+        """See `base.Box`.
+
+        Raises:
+            TimeoutError: The kernel has not ended it in time.
+        """
+        if not self.ended.done():
+            self._reason = "it was closed"
+            self._kill()
+            await asyncio.wait_for(asyncio.shield(self.ended), _END)
+        if self._buried:
+            await asyncio.wait_for(asyncio.shield(self._buried), _END)
+
+    async def _spawn(self, command: Command) -> NamespaceProcess:
+        number = self._agent.number()
+        process = self._processes[number] = NamespaceProcess(self._agent, number)
+        arguments = {
+            "argv": list(command.argv),
+            "user": command.user,
+            "envs": dict(command.envs),
+            "cwd": command.cwd,
+            "stdin": command.stdin,
+            "pty": command.pty,
+        }
+        try:
+            answer, fds = await self._agent.call("spawn", arguments, number=number)
+            try:
+                process.started(command, answer["pid"], fds)
+            except BaseException:
+                _close_all(fds)
+                raise
+        except BaseException:
+            self._processes.pop(number, None)
+            raise
+        return process
+
+    async def _start_worker(self) -> Channel:
+        try:
+            _, fds = await self._agent.call("files", {})
+            sock = self._socket(fds)
+        except BaseException:
+            self._worker = None
+            raise
+        return Channel(sock, on_event=lambda _: None, on_end=self._worker_died, gone=self._worker_gone)
+
+    def _worker_died(self) -> None:
+        self._worker = None
+
+    def _worker_gone(self) -> Exception:
+        if self.ended.done():
+            return self._gone()
+        return OSError(errno.EIO, f"the file operations of sandbox {self.box_id} were killed from inside it")
+
+    def _socket(self, fds: list[int]) -> socket.socket:
+        try:
+            (fd,) = fds
+            return socket.socket(fileno=fd)
+        except (OSError, ValueError) as error:
+            _close_all(fds)
+            raise OSError(errno.EIO, f"the agent of sandbox {self.box_id} answered nonsense") from error
+
+    def _take_event(self, event: wire.Message) -> None:
+        if event["event"] == "exit":
+            process = self._processes.pop(event.get("command", 0), None)
+            if process:
+                process.ended(event)
+        elif self._ready.done():
+            pass
+        elif event["event"] == "ready":
+            self._ready.set_result(None)
+        else:
+            message = f"sandbox {self.box_id} could not be made: {event.get('message')}"
+            self._ready.set_exception(IsolationError(message))
+
+    def _gone(self) -> BoxGone:
+        return BoxGone(f"sandbox {self.box_id} has ended: {self._reason}")
+
+    def _kill(self) -> None:
+        if not self.ended.done():
+            try:
+                syscalls.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has died on its own; the event loop will say so
+
+    def _died(self) -> None:
+        """All processes of the box are dead: the kernel sees to that before its first one counts as dead."""
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self.ended.set_result(self._reason)
+        self._agent.close()
+        if self._worker and self._worker.done() and not self._worker.exception():
+            self._worker.result().close()
+        if not self._ready.done():
+            self._ready.set_exception(IsolationError(f"sandbox {self.box_id} died while it was being made"))
+            self._ready.exception()
+        for process in self._processes.values():
+            process.box_gone(self._gone())
+        self._processes.clear()
+        self._buried = asyncio.ensure_future(self._reap())
+
+
+def _check(command: Command) -> None:
+    """Refuse what no process can be started with, before anything is."""
+    if not command.argv:
+        raise ValueError("no program to start")
+    for text in (*command.argv, *command.envs, *command.envs.values(), command.cwd, command.user):
+        if b"\0" in os.fsencode(text):
+            raise ValueError("arguments, variables and paths can't contain a NUL character")
+    for name in command.envs:
+        if not name or "=" in name:
+            raise ValueError(f"a variable can't be named {name!r}")
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

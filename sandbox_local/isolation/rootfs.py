@@ -1,0 +1,128 @@
+"""The root file system of one box: what the stage holds, on a file system of the box's own.
+
+Everything that the box writes lies on one tmpfs of bounded size, so nothing of it is ever on the host's disk
+and all of it is gone with the box's last process.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from sandbox_local.isolation import etc, syscalls, tree
+from sandbox_local.isolation.ids import Ids, Namespace
+from sandbox_local.isolation.stage import DEVICES, Stage
+
+RUN_DIRECTORY = "run/sandbox"
+"""Where a box keeps what it needs to talk to its agent."""
+
+_BYTES_PER_INODE = 8 << 10
+_SHM_BYTES = 1 << 30
+
+
+class _Directory(NamedTuple):
+    path: str
+    mode: int = 0o755
+    owner: int = 0
+
+
+_USER = 1000
+_DIRECTORIES = (
+    *map(_Directory, ("dev", "dev/pts", "etc", "home", "media", "mnt", "opt", "proc", "run", RUN_DIRECTORY)),
+    *map(
+        _Directory, ("srv", "sys", "usr", "var", "var/backups", "var/cache", "var/lib", "var/log", "var/mail")
+    ),
+    *map(_Directory, ("var/opt", "var/spool", "var/www")),
+    _Directory("dev/shm", 0o1777),
+    _Directory("home/user", 0o755, _USER),
+    _Directory("root", 0o700),
+    _Directory("run/lock", 0o1777),
+    _Directory("tmp", 0o1777),
+    _Directory("var/local", 0o2775),
+    _Directory("var/tmp", 0o1777),
+)
+_LINKS = {
+    "dev/fd": "/proc/self/fd",
+    "dev/ptmx": "pts/ptmx",
+    "dev/stderr": "/proc/self/fd/2",
+    "dev/stdin": "/proc/self/fd/0",
+    "dev/stdout": "/proc/self/fd/1",
+    "var/lock": "/run/lock",
+    "var/run": "/run",
+}
+_HIDDEN_PROC_FILES = (
+    "kallsyms",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "sysrq-trigger",
+    "timer_list",
+)
+_TTY_GROUP = 5
+_PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+
+
+def enter(stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int) -> None:
+    """Build the root of a box and move into it; for its first process, still outside its user namespace.
+
+    Args:
+        stage: What boxes are made of.
+        namespace: The box's user namespace.
+        hostname: The box's host name.
+        disk_bytes: Bound of all that the box writes.
+
+    Raises:
+        OSError: The kernel refused a step.
+    """
+    inodes = max(disk_bytes // _BYTES_PER_INODE, 1 << 14)
+    syscalls.mount("tmpfs", "/box", "tmpfs", data=f"mode=0755,size={disk_bytes},nr_inodes={inodes}")
+    os.mkdir("/box/root")
+    os.mkdir("/box/storage")
+    syscalls.bind("/box/root", "/box/root")
+    os.chdir("/box/root")
+    _make_skeleton(stage, namespace.ids)
+    for layer in stage.layers:
+        layer.mount(namespace, "/box/storage")
+    for path, source in stage.binds.items():
+        tree.bind_file(source, path.lstrip("/"), namespace.ids)
+    for number, path in enumerate(stage.masks):
+        empty = f"/box/storage/mask{number}"
+        tree.make_directories(empty, namespace.ids)
+        syscalls.bind(empty, path)
+    etc.write_host_name("etc", hostname, namespace.ids)
+    _mount_devices(namespace.ids, disk_bytes)
+    _mount_proc()
+    syscalls.pivot_root(".")
+
+
+def _make_skeleton(stage: Stage, ids: Ids) -> None:
+    ids.chown(".", 0, 0)
+    for path, mode, owner in _DIRECTORIES:
+        os.mkdir(path)
+        ids.chown(path, owner, owner)
+        os.chmod(path, mode)
+    for path, target in (*_LINKS.items(), *stage.links.items()):
+        tree.link(path, target, ids)
+    for home, owner in (("root", 0), ("home/user", _USER)):
+        for name, content in etc.HOME_FILES.items():
+            tree.write(f"{home}/{name}", content.encode(), ids)
+            ids.chown(f"{home}/{name}", owner, owner)
+
+
+def _mount_devices(ids: Ids, disk_bytes: int) -> None:
+    for name in DEVICES:
+        tree.bind_file(f"/dev/{name}", f"dev/{name}", ids)
+    options = f"newinstance,ptmxmode=0666,mode=0620,gid={ids.outer(_TTY_GROUP)}"
+    syscalls.mount("devpts", "dev/pts", "devpts", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, options)
+    shm = f"mode=1777,uid={ids.base},gid={ids.base},size={min(disk_bytes, _SHM_BYTES)}"
+    syscalls.mount("tmpfs", "dev/shm", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, shm)
+
+
+def _mount_proc() -> None:
+    syscalls.mount("proc", "proc", "proc", _PROC_FLAGS)
+    for name in _HIDDEN_PROC_FILES:
+        try:
+            syscalls.bind("/dev/null", f"proc/{name}")
+        except FileNotFoundError:
+            pass  # this kernel does not have it

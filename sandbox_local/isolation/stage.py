@@ -1,0 +1,112 @@
+"""The stage: a small root that holds all of the host that any box may see, made once before the first box.
+
+The zygote moves into it, so whatever it forks has nothing of the host in reach but this. It holds `/proc`,
+`/dev` with harmless devices, `/host` (trees of the host, read-only), `/template` (what is the same in every
+box), and `/box`, on which each box mounts its own file system.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sandbox_local.isolation import etc, interpreter, sudo, syscalls, tree
+from sandbox_local.isolation.ids import Ids
+from sandbox_local.isolation.interpreter import Python
+from sandbox_local.isolation.layers import Layer
+
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+
+_STAGE = "/sys"
+"""Where the stage is built: a directory that every host has and nothing is needed of."""
+
+_USR_PARTS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+
+class Stage(NamedTuple):
+    """What boxes are made of.
+
+    Attributes:
+        layers: Parents come before what lies in them.
+        links: Links at a box's root, as on the host: /bin -> usr/bin and the like.
+        binds: Files of the stage to show, by their paths in a box.
+        masks: Directories of a box to hide behind empty ones.
+    """
+
+    layers: list[Layer]
+    links: dict[str, str]
+    binds: dict[str, str]
+    masks: list[str]
+
+
+def build(ids: Ids, python: Python, *, sudo_shim: bool) -> Stage:
+    """Build the stage and move into it; for a process in mount and PID namespaces of its own.
+
+    Args:
+        ids: The ids of a box.
+        python: The Python of the boxes.
+        sudo_shim: Whether boxes need our own sudo.
+
+    Raises:
+        OSError: The kernel refused a step.
+    """
+    own = Ids(0, ids.size)  # what lies here is mapped, or copied, to the ids of each box later
+    syscalls.mount("tmpfs", _STAGE, "tmpfs", data="mode=0755")
+    for name in ("box", "dev", "host", "proc", "template"):
+        os.mkdir(f"{_STAGE}/{name}")
+    syscalls.mount("proc", f"{_STAGE}/proc", "proc")
+    for name in DEVICES:
+        tree.bind_file(f"/dev/{name}", f"{_STAGE}/dev/{name}", own)
+    _build_template(own, python, sudo_shim)
+    links = {part: os.readlink(f"/{part}") for part in _USR_PARTS if os.path.islink(f"/{part}")}
+    layers = [Layer("etc", "/template/etc", ""), *_bind_trees(python)]
+    binds = {}
+    if python.program:
+        tree.bind_file(python.program, f"{_STAGE}/host/python", own)
+        syscalls.set_readonly(f"{_STAGE}/host/python")
+        binds[python.path] = "/host/python"
+    masks = python.masks()
+    syscalls.bind(_STAGE, _STAGE, recursive=True)
+    syscalls.pivot_root(_STAGE)
+    return Stage(layers, links, binds, masks)
+
+
+def _build_template(ids: Ids, python: Python, sudo_shim: bool) -> None:
+    etc.build(_STAGE + _template("etc"), "/etc", ids)
+    links = python.links()
+    if sudo_shim:
+        links |= sudo.install(_STAGE + _template("usr/local"), python.path, ids)
+    for path, target in links.items():
+        part = "usr/local" if path.startswith("usr/local/") else "usr"
+        tree.link(_STAGE + _template(part) + path[len(part) :], target, ids)
+
+
+def _bind_trees(python: Python) -> Iterator[Layer]:
+    trees = [
+        part for part in ("usr", *_USR_PARTS) if os.path.isdir(f"/{part}") and not os.path.islink(f"/{part}")
+    ]
+    mounted = [path for tree in trees for path in _mounts_below(tree)]
+    sources = {path: f"/{path}" for path in (*trees, *mounted, "usr/local")}
+    if python.library:
+        sources[f"{interpreter.PREFIX}/lib"] = python.library
+    for number, (target, source) in enumerate(sorted(sources.items())):
+        host = f"/host/{number}"
+        os.mkdir(_STAGE + host)
+        syscalls.bind(source, _STAGE + host, recursive=True)
+        syscalls.set_readonly(_STAGE + host)
+        template = _template(target)
+        yield Layer(target, template if os.path.isdir(_STAGE + template) else "", host)
+
+
+def _template(target: str) -> str:
+    return f"/template/{target.replace('/', '-')}"
+
+
+def _mounts_below(tree: str) -> Iterator[str]:
+    """The directories in a tree of the host on which something else is mounted."""
+    with open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            point = os.fsdecode(line.split()[4].decode("unicode_escape").encode("latin-1"))
+            if point.startswith(f"/{tree}/") and os.path.isdir(point):
+                yield point[1:]

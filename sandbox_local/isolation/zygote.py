@@ -1,0 +1,140 @@
+"""The process that all boxes are forked from: small, single-threaded, without secrets.
+
+Started by `namespaces.py` as a program of its own, it gets the right to make namespaces, puts what boxes are
+made of on a stage, moves there, and then forks one box per request. It is the first process of its PID
+namespace: when it dies, for whatever reason, the kernel ends all boxes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import stat
+from typing import Any, NoReturn
+
+from sandbox_local.isolation import box, interpreter, privilege, stage, syscalls, wire
+from sandbox_local.isolation.ids import Namespace, Namespaces
+from sandbox_local.isolation.trial import works
+
+_SUDO = "/usr/bin/sudo"
+_OOM_SCORE = "100"
+"""When the machine's memory is short, the boxes go before the server and the host's programs."""
+
+
+def main(fd: int) -> NoReturn:
+    """Serve on a socket until it closes.
+
+    Args:
+        fd: The socket; its first message says how boxes are to be.
+    """
+    gc.disable()  # a collection in a fork would copy all that is shared
+    _forget_parent()
+    control = socket.socket(fileno=fd)
+    control.set_inheritable(False)
+    step = "receiving the settings"
+    try:
+        settings, _ = wire.recv(control)
+        step = "making user, mount and PID namespaces"
+        privilege.enter_namespaces()
+        if pid := os.fork():
+            control.close()
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+        step = "preparing what sandboxes are made of"
+        zygote = _Zygote(control, **settings)
+    except OSError as error:
+        wire.send(control, {"event": "failed", "step": step, "errno": error.errno, "message": str(error)})
+        os._exit(1)
+    try:
+        zygote.run()
+    finally:
+        os._exit(1)
+
+
+class _Zygote:
+    def __init__(self, control: socket.socket, *, expose_python: bool) -> None:
+        self._control = control
+        self._boxes: dict[int, Namespace] = {}  # by process id
+        syscalls.mount("none", "/", flags=syscalls.MS_PRIVATE | syscalls.MS_REC)
+        syscalls.mount("proc", "/proc", "proc")
+        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._namespaces = Namespaces()
+        first = self._namespaces.take()
+        python = interpreter.choose(expose=expose_python)
+        self._stage = stage.build(first.ids, python, sudo_shim=not _sudo_works(first))
+        layers = [layer.settle(first) for layer in self._stage.layers]
+        self._stage = self._stage._replace(layers=layers)
+        self._namespaces.give_back(first)
+        syscalls.set_dumpable(False)
+        gc.freeze()
+
+    def run(self) -> NoReturn:
+        wire.send(self._control, {"event": "ready"})
+        while True:
+            try:
+                request, fds = wire.recv(self._control)
+            except (EOFError, OSError):
+                os._exit(0)
+            number = request["id"]
+            try:
+                operation = {"create": self._create, "release": self._release}[request["op"]]
+                answer, passed = operation(fds, **request["args"])
+            except OSError as error:
+                answer, passed = {}, []
+                reply = {"id": number, "error": {"kind": "os", "errno": error.errno, "message": str(error)}}
+            else:
+                reply = {"id": number, "ok": answer}
+            try:
+                wire.send(self._control, reply, passed)
+            finally:
+                for fd in (*fds, *passed):
+                    os.close(fd)
+
+    def _create(self, fds: list[int], **settings: Any) -> tuple[wire.Message, list[int]]:
+        """Fork the first process of a box, whose socket came with the request; returns its PID and pidfd."""
+        namespace = self._namespaces.take()
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    box.live(socket.socket(fileno=fds[0]), self._stage, namespace, **settings)
+            finally:
+                syscalls.setns(self._pid_namespace, syscalls.CLONE_NEWPID)
+        except OSError:
+            self._namespaces.give_back(namespace)
+            raise
+        self._boxes[pid] = namespace
+        return {"pid": pid}, [syscalls.pidfd_open(pid)]
+
+    def _release(self, fds: list[int], *, pid: int) -> tuple[wire.Message, list[int]]:
+        """Reap a box that has ended."""
+        os.waitpid(pid, 0)
+        self._namespaces.give_back(self._boxes.pop(pid))
+        return {}, []
+
+
+def _sudo_works(namespace: Namespace) -> bool:
+    """Whether the host's sudo can work in a box: it needs to belong to the box's root there."""
+    try:
+        setuid = os.stat(_SUDO).st_mode & stat.S_ISUID
+    except OSError:
+        return False
+    return bool(setuid and namespace.ids.base) and works(syscalls.set_idmap, "/usr", namespace.fd)
+
+
+def _forget_parent() -> None:
+    """Undo what a program inherits, and hide the arguments that others can read."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except OSError:
+            pass  # the C library keeps it for itself
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a write to whoever is gone is to be an error
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(_OOM_SCORE)
+    os.chdir("/")
+    syscalls.set_title("sandbox")
