@@ -242,7 +242,7 @@ class _Line:
     def __init__(self, limit: TimeLimit | None) -> None:
         self.limit = limit
         self.cancelled = False
-        self.owner = os.getpid()
+        self._owner = os.getpid()
         self._lock = threading.Lock()
         self._link: DeadlineSocket | None = None
 
@@ -254,8 +254,9 @@ class _Line:
 
     def detach(self) -> None:
         """From here on the connection may serve other calls, which cancelling must not end."""
-        with self._lock:
-            self._link = None
+        if self._is_ours():
+            with self._lock:
+                self._link = None
 
     def bound(self, limit: TimeLimit | None) -> None:
         self.limit = limit
@@ -264,19 +265,36 @@ class _Line:
 
     def cancel(self) -> None:
         self.cancelled = True
-        if self.owner == os.getpid():  # in a forked child the lock may be held for ever
+        if self._is_ours():
             with self._lock:
                 if self._link is not None:
                     self._link.interrupt()
+
+    def explain(self, error: Exception) -> RpcFailure:
+        """What an error that ended the call means."""
+        if self.cancelled:
+            return RpcFailure("cancelled by the caller", code="canceled", reason="cancelled")
+        if not self._is_ours():
+            words = "the stream belongs to the process that this one was forked from"
+            return RpcFailure(words, code="unavailable", reason="broken")
+        if isinstance(error, RpcFailure):
+            return error
+        return RpcFailure.below(error if isinstance(error, Failure) else failure_of(error, self.limit))
+
+    def _is_ours(self) -> bool:
+        """Whether this process made the call. In a forked child the lock may be held for ever."""
+        return self._owner == os.getpid()
 
 
 def _messages(
     line: _Line, send: Callable[[], BaseHTTPResponse], parse: Callable[[bytes], R]
 ) -> Generator[R, None, None]:
     """Make a streaming call and yield its answers."""
-    response: BaseHTTPResponse | None = None
     try:
         response = send()
+    except RpcFailure as failure:
+        raise line.explain(failure) from None
+    try:
         line.attach(link_of(response))
         frames = _frames(response)
         for flags, payload in frames:
@@ -290,28 +308,13 @@ def _messages(
                 _finish(frames)
                 _raise_error_in(_inflated(payload) if flags & _COMPRESSED else payload)
                 return
-        raise RpcFailure(
-            "the answer ended before the server said that the call was over",
-            code="unavailable",
-            reason="broken",
-        )
+        words = "the answer ended before the server said that the call was over"
+        raise RpcFailure(words, code="unavailable", reason="broken")
     except (Failure, *NETWORK_ERRORS) as error:
-        if line.cancelled:
-            raise RpcFailure("cancelled by the caller", code="canceled", reason="cancelled") from None
-        if line.owner != os.getpid():
-            raise RpcFailure(
-                "the stream belongs to the process that this one was forked from",
-                code="unavailable",
-                reason="broken",
-            ) from None
-        if isinstance(error, RpcFailure):
-            raise
-        failure = error if isinstance(error, Failure) else failure_of(error, line.limit)
-        raise RpcFailure.below(failure) from None
+        raise line.explain(error) from None
     finally:
         line.detach()
-        if response is not None:
-            response.close()
+        response.close()
 
 
 def _frames(response: BaseHTTPResponse) -> Iterator[tuple[int, bytes]]:

@@ -84,8 +84,8 @@ _connections: weakref.WeakValueDictionary[Settings, Connection] = weakref.WeakVa
 # Connections of the parents of this process. gRPC hangs or crashes when they are taken down here.
 _inherited: list[Connection] = []
 active: set[object] = set()
-"""Calls that have begun and not ended. A set changes in one step, so it needs no lock, which another thread could
-hold when the process is forked."""
+"""Calls that have begun and not ended. A set changes in one step, so it needs no lock, which another thread
+could hold when the process is forked."""
 _unsafe: str | None = None
 
 
