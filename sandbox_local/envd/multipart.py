@@ -126,8 +126,8 @@ class Multipart:
 
     async def _read_header(self) -> dict[str, str]:
         """The fields of a part, after the rest of the delimiter's line."""
-        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > _MAX_HEADER:
+        while (end := self._buffer.find(b"\r\n\r\n", 0, _MAX_HEADER)) < 0:
+            if len(self._buffer) >= _MAX_HEADER:
                 raise MultipartError("the header of a part is too long")
             await self._more()
         lines = bytes(self._buffer[:end]).split(b"\r\n")

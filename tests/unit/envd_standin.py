@@ -10,15 +10,19 @@ import asyncio
 import fcntl
 import os
 import pty
+import queue
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import termios
+import threading
 from pathlib import Path
 from typing import Any
 
+from sandbox_local.envd.service import Envd
+from sandbox_local.http import listen
 from sandbox_local.isolation import wire
 from sandbox_local.isolation.base import BoxGone, Command, Exit, MissingDirectory, UnknownUser
 
@@ -38,7 +42,7 @@ class FileWorker:
 
     def __init__(self, directory: Path) -> None:
         self.home = directory / "home"
-        self.home.mkdir()
+        self.home.mkdir(exist_ok=True)
         passwd, group = directory / "passwd", directory / "group"
         ids = f"{os.getuid()}:{os.getgid()}"
         passwd.write_text(
@@ -183,3 +187,45 @@ class StandInBox:
             await process.kill_tree()
             await asyncio.wait([process.exit], timeout=5)
         self.worker.close()
+
+
+class EnvdServer:
+    """An envd over a stand-in box, served on a real port by an event loop in a thread."""
+
+    def __init__(self, directory: Path, access_token: str | None = None) -> None:
+        self._directory = directory
+        self._access_token = access_token
+        self._ready: queue.Queue[Exception | None] = queue.Queue()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
+
+    def __enter__(self) -> EnvdServer:
+        self._thread.start()
+        error = self._ready.get(timeout=30)
+        if error is not None:
+            raise error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    async def _main(self) -> None:
+        try:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            self.box = StandInBox(self._directory)
+            self.home = self.box.home
+            self.envd = Envd(
+                self.box, "i" * 21, "base", {"MINE": "m", "E2B_SANDBOX": "no"}, self._access_token
+            )
+            server = await listen(self.envd.handle)
+            self.port = server.port
+            self.url = f"http://127.0.0.1:{server.port}"
+        except Exception as error:  # noqa: BLE001
+            self._ready.put(error)
+            return
+        self._ready.put(None)
+        await self._stop.wait()
+        await self.envd.close()
+        await server.close(1.0)
+        await self.box.close()
