@@ -25,7 +25,7 @@ for year, ppm in rows:
     decades.setdefault(year // 10 * 10, []).append(ppm)
 for decade, values in decades.items():
     mean = statistics.fmean(values)
-    print(f"{decade}s  {mean:7.2f} ppm  {'#' * int(mean - 300)}", flush=True)
+    print(f"{decade}s  {mean:7.2f} ppm  {'#' * int((mean - 300) / 2)}", flush=True)
     time.sleep(0.1)
 years, ppms = zip(*rows)
 slope, _ = statistics.linear_regression(years[-20:], ppms[-20:])
