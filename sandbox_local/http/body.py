@@ -19,30 +19,24 @@ class Body(AsyncIterator[bytes]):
         length: Length in bytes that the client announced, or None.
         buffered: Bytes that have arrived and were not taken yet.
         complete: Whether the last byte has arrived.
+        on_taken: Called with the number of bytes that the reader took, each time.
+        on_wanted: Called once, when the reader first has to wait for bytes.
     """
 
-    def __init__(
-        self,
-        length: int | None = None,
-        *,
-        on_taken: Callable[[int], None] | None = None,
-        on_wanted: Callable[[], None] | None = None,
-    ) -> None:
-        """Make an empty body.
+    def __init__(self, length: int | None = None) -> None:
+        """Make a body of which nothing has arrived.
 
         Args:
             length: Announced length in bytes, if any.
-            on_taken: Called with the number of bytes that the reader took, each time.
-            on_wanted: Called once, when the reader first has to wait for bytes.
         """
         self.length = length
         self.buffered = 0
         self.complete = False
+        self.on_taken: Callable[[int], None] | None = None
+        self.on_wanted: Callable[[], None] | None = None
         self._chunks: deque[bytes] = deque()
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._on_taken = on_taken
-        self._on_wanted = on_wanted
 
     def __aiter__(self) -> Body:
         return self
@@ -53,9 +47,9 @@ class Body(AsyncIterator[bytes]):
                 raise self._error
             if self.complete:
                 raise StopAsyncIteration
-            if self._on_wanted is not None:
-                self._on_wanted()
-                self._on_wanted = None
+            if self.on_wanted is not None:
+                self.on_wanted()
+                self.on_wanted = None
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         chunk = self._chunks.popleft()
@@ -110,8 +104,8 @@ class Body(AsyncIterator[bytes]):
 
     def _took(self, size: int) -> None:
         self.buffered -= size
-        if self._on_taken is not None:
-            self._on_taken(size)
+        if self.on_taken is not None:
+            self.on_taken(size)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

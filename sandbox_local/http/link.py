@@ -67,6 +67,7 @@ class Link(asyncio.BufferedProtocol):
         self.peer = ""
         self.lost = False
         self.reading = True
+        self._finished = False
         self._owner = owner
         self._write_buffer = write_buffer
         self._writable = asyncio.Event()
@@ -120,7 +121,7 @@ class Link(asyncio.BufferedProtocol):
 
     def write(self, *pieces: bytes) -> None:
         """Send bytes; they wait in memory while the client does not read, so follow with `drain`."""
-        if not self.lost and not self._transport.is_closing():
+        if not self._finished and not self._transport.is_closing():
             self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def unsent(self) -> int:
@@ -183,7 +184,8 @@ class Link(asyncio.BufferedProtocol):
 
     def finish(self) -> None:
         """Send what is unsent, then tell the client that no more will come."""
-        if not self.lost and not self._transport.is_closing():
+        if not self._finished and not self._transport.is_closing():
+            self._finished = True
             self._transport.write_eof()
 
     def close(self) -> None:

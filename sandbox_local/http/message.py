@@ -64,6 +64,10 @@ class Headers(Mapping[str, str]):
         """Append a field, beside those of the same name."""
         self._values.setdefault(name.lower(), []).append(value)
 
+    def remove(self, name: str) -> None:
+        """Drop every field of this name, if there are any."""
+        self._values.pop(name.lower(), None)
+
     def set(self, name: str, value: str) -> None:
         """Make this the only field of its name."""
         self._values[name.lower()] = [value]
@@ -76,7 +80,8 @@ class Request:
     Attributes:
         method: In upper case, for example "POST".
         target: The request target as it came, for example "/files?path=a%20b"; for CONNECT "host:port".
-        headers: Header fields; with HTTP/2 `host` holds the authority.
+        headers: Header fields. With HTTP/2 `host` holds the authority; `upgrade` is there only if the answer
+            may be a tunnel.
         body: The body as it arrives.
         version: "1.0", "1.1" or "2".
         peer: Address of the client in words, for logs.
@@ -84,7 +89,7 @@ class Request:
     """
 
     method: str
-    target: str
+    target: str = field(repr=False)  # may be a signed URL
     headers: Headers
     body: Body
     version: str = "1.1"

@@ -97,7 +97,8 @@ def test_body_tells_what_was_taken_and_when_it_is_waited_for() -> None:
     wanted: list[bool] = []
 
     async def main() -> None:
-        body = Body(on_taken=taken.append, on_wanted=lambda: wanted.append(True))
+        body = Body()
+        body.on_taken, body.on_wanted = taken.append, lambda: wanted.append(True)
         body.feed(b"abc")
         assert await anext(body) == b"abc"
         assert not wanted
