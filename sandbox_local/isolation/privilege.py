@@ -23,7 +23,7 @@ def enter_namespaces() -> None:
         except PermissionError:
             pass  # root by name only, as in most containers
         else:
-            os.setgroups([])
+            _leave_groups()
             return
     _enter_user_namespace(os.geteuid(), os.getegid())
     syscalls.unshare(_NAMESPACES)
@@ -54,9 +54,16 @@ def _enter_user_namespace(uid: int, gid: int) -> None:
             status = os.waitpid(mapper, 0)[1]
         if status:
             raise PermissionError(1, f"{commands[0][0]} or {commands[1][0]} failed")
-        os.setgroups([])
+        _leave_groups()
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+
+
+def _leave_groups() -> None:
+    with open("/proc/self/setgroups", encoding="ascii") as file:
+        allowed = file.read().strip() == "allow"
+    if allowed:  # not in a user namespace that has one group only, where there is none to leave
+        os.setgroups([])
 
 
 def _mapping_commands(pid: int, uid: int, gid: int) -> list[list[str]]:
