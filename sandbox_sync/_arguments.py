@@ -11,6 +11,9 @@ from sandbox_sync.errors import InvalidArgumentException, SandboxException
 
 M = TypeVar("M")
 
+_LONGEST_PATH = 4095
+_LONGEST_NAME = 255
+
 
 def message(kind: Callable[..., M], **fields: object) -> M:
     """A protobuf message of these fields.
@@ -29,7 +32,7 @@ def path_text(path: str | os.PathLike[str]) -> str:
     """A path in the sandbox as text.
 
     Raises:
-        InvalidArgumentException: It is empty, not Unicode, or holds a NUL character.
+        InvalidArgumentException: It is empty, too long, not Unicode, or holds a NUL character.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str):
@@ -39,9 +42,13 @@ def path_text(path: str | os.PathLike[str]) -> str:
     if "\0" in text:
         raise InvalidArgumentException(f"path holds a NUL character: {text!r}")
     try:
-        text.encode()
+        encoded = text.encode()
     except UnicodeEncodeError:
         raise InvalidArgumentException(f"path is not Unicode text: {text!r}") from None
+    if len(encoded) > _LONGEST_PATH or max(map(len, encoded.split(b"/"))) > _LONGEST_NAME:
+        raise InvalidArgumentException(
+            f"path is too long: Linux allows {_LONGEST_PATH} bytes, and {_LONGEST_NAME} between slashes"
+        )
     return text
 
 

@@ -199,7 +199,7 @@ class Filesystem:
             written. AuthenticationException: The sandbox has no such user. NotEnoughSpaceException: The
             sandbox's disk is full. SandboxException: The request failed.
         """
-        several = "files" in options or (arguments and not isinstance(arguments[0], (str, PathLike)))
+        several = "files" in options or (arguments and isinstance(arguments[0], (list, tuple)))
         return self.write_files(*arguments, **options) if several else self._write_file(*arguments, **options)
 
     def write_files(
@@ -218,7 +218,10 @@ class Filesystem:
         Raises:
             SandboxException: As for `write`.
         """
-        parts = [(path_text(file["path"]), octets(file["data"])) for file in files]
+        try:
+            parts = [(path_text(file["path"]), octets(file["data"])) for file in files]
+        except (KeyError, TypeError) as error:
+            raise InvalidArgumentException("files has to be a list of dicts of path and data") from error
         return self._upload(parts, None, user, request_timeout) if parts else []
 
     def _write_file(

@@ -202,14 +202,13 @@ def _require_current(created: Sandbox, template: str) -> None:
 
 def _info(sandbox: SandboxDetail | ListedSandbox) -> SandboxInfo:
     """The same under the documented names, and without tokens."""
-    said = sandbox.model_dump()
+    said = sandbox.model_dump(exclude_none=True)
     said |= {
         "name": sandbox.alias,
         "sandbox_domain": said.get("domain"),
         "state": _state(sandbox.state),
     }
-    names = [field.name for field in fields(SandboxInfo)]
-    return SandboxInfo(**{name: said[name] for name in names if name in said})
+    return SandboxInfo(**{field.name: said.get(field.name) for field in fields(SandboxInfo)})
 
 
 def _state(said: str | None) -> SandboxState | str | None:
