@@ -171,9 +171,8 @@ class ProcessService:
             process = await self._box.spawn(command)
         except (BoxGone, UnknownUser) as error:
             raise rpc_error(error) from None
-        except MissingDirectory as error:
-            message = f"cwd '{str(error) or command.cwd}' does not exist"
-            raise RpcError(Code.INVALID_ARGUMENT, message) from None
+        except MissingDirectory:
+            raise RpcError(Code.INVALID_ARGUMENT, f"cwd '{command.cwd}' does not exist") from None
         except ValueError as error:
             raise RpcError(Code.INVALID_ARGUMENT, str(error)) from None
         except OSError as error:

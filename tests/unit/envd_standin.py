@@ -162,7 +162,7 @@ class StandInBox:
             raise UnknownUser(command.user)
         cwd = self.home / command.cwd.removeprefix("~").removeprefix("/" if command.cwd[:1] == "~" else "")
         if not cwd.is_dir():
-            raise MissingDirectory(str(cwd))
+            raise MissingDirectory
         self.spawned.append(command)
         envs = {"PATH": os.environ["PATH"], "HOME": str(self.home), "USER": command.user, **command.envs}
         self.processes.append(StandInProcess(command, cwd, envs))

@@ -286,7 +286,7 @@ async def test_an_unknown_user_is_unauthenticated_everywhere(use: Fixture) -> No
 @with_service
 async def test_a_missing_directory_is_an_invalid_argument(use: Fixture) -> None:
     config = pb.ProcessConfig(cmd="true", cwd="no/such")
-    with pytest.raises(RpcError, match=r"cwd '.*/home/no/such' does not exist") as caught:
+    with pytest.raises(RpcError, match="cwd 'no/such' does not exist") as caught:
         await anext(use.service.start(pb.StartRequest(process=config), PLAIN))
     assert caught.value.code is Code.INVALID_ARGUMENT
 
