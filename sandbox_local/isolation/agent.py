@@ -18,9 +18,10 @@ from typing import NoReturn
 from sandbox_local.isolation import commands, file_worker, spawn, syscalls, users, wire
 from sandbox_local.isolation.children import Children
 from sandbox_local.isolation.commands import Command, Commands
-from sandbox_local.isolation.errors import MissingDirectory, UnknownUser
+from sandbox_local.isolation.errors import describe
 from sandbox_local.isolation.spawn import Program, Spawner
 from sandbox_local.isolation.stdio import Devices, Streams, close_all
+from sandbox_local.isolation.sudo import SudoService
 
 _PURSUIT = 0.01
 """Seconds between looks at what is being killed: not every death wakes this process."""
@@ -36,6 +37,7 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._children = Children(spawner, self._selector)
         self._commands = Commands()
+        self._sudo = SudoService(self._selector, self._children)
         self._devices = Devices()
         self._operations: dict[str, Callable[..., Answer | None]] = {
             "connect": self._connect,
@@ -77,7 +79,7 @@ class Agent:
         try:
             answer = self._operations[request["op"]](number, **request["args"])
         except Exception as error:  # noqa: BLE001  whatever it is, the server is told and the box lives on
-            self._send({"id": number, "error": _describe(error)})
+            self._send({"id": number, "error": describe(error)})
         else:
             if answer is not None:
                 self._reply(number, *answer)
@@ -128,7 +130,7 @@ class Agent:
             self._reply(number, {"pid": pid}, streams.ours)
         else:
             close_all(streams.ours)
-            self._send({"id": number, "error": _describe(error)})
+            self._send({"id": number, "error": describe(error)})
 
     def _ended(self, number: int, status: int) -> None:
         self._commands.ended(number)
@@ -169,13 +171,3 @@ class Agent:
                 finally:
                     os._exit(0)
             return {}, [servers.detach()]
-
-
-def _describe(error: Exception) -> wire.Message:
-    if isinstance(error, UnknownUser):
-        return {"kind": "user", "message": str(error)}
-    if isinstance(error, MissingDirectory):
-        return {"kind": "directory", "message": str(error)}
-    if isinstance(error, OSError) and error.errno:
-        return {"kind": "os", "errno": error.errno, "message": error.strerror}
-    return {"kind": "internal", "message": f"{type(error).__name__}: {error}"}

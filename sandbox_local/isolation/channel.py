@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sandbox_local.isolation import wire
-from sandbox_local.isolation.errors import MissingDirectory, UnknownUser
+from sandbox_local.isolation.errors import restore
 
 Answer = tuple[wire.Message, list[int]]
 
@@ -164,22 +164,7 @@ class Channel:
             answer.set_result((message["ok"], fds))
         else:
             _close_all(fds)
-            answer.set_exception(_error(message.get("error")))
-
-
-def _error(told: Any) -> Exception:
-    """The exception for an error of the wire; it may be anything, since whoever sent it is not trusted."""
-    error = told if isinstance(told, dict) else {}
-    kind, number, text = error.get("kind"), error.get("errno"), str(error.get("message", ""))
-    if kind == "os" and isinstance(number, int) and 0 < number < 4096:
-        return OSError(number, text)
-    if kind == "user":
-        return UnknownUser(text)
-    if kind == "directory":
-        return MissingDirectory(text)
-    if kind == "path":
-        return ValueError(text)
-    return RuntimeError(f"a sandbox's helper failed: {text}")
+            answer.set_exception(restore(message.get("error")))
 
 
 def _close_all(fds: Sequence[int]) -> None:

@@ -1,4 +1,9 @@
-"""What can be wrong with a machine, a box or a request to a box; raised inside the boxes as well."""
+"""What can be wrong with a machine, a box or a request to a box; and how a box tells it to the server."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
 
 
 class IsolationError(Exception):
@@ -15,3 +20,31 @@ class UnknownUser(Exception):
 
 class MissingDirectory(Exception):
     """The working directory asked for does not exist in the box."""
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """An error as `wire` carries it."""
+    if isinstance(error, UnknownUser):
+        return {"kind": "user", "message": str(error)}
+    if isinstance(error, MissingDirectory):
+        return {"kind": "directory", "message": str(error)}
+    if isinstance(error, OSError):
+        return {"kind": "os", "errno": error.errno or errno.EIO, "message": error.strerror or str(error)}
+    if isinstance(error, ValueError):
+        return {"kind": "path", "message": str(error)}
+    return {"kind": "internal", "message": f"{type(error).__name__}: {error}"}
+
+
+def restore(told: Any) -> Exception:
+    """The error that was described; `told` may be anything, since nobody trusts who sent it."""
+    error = told if isinstance(told, dict) else {}
+    kind, number, text = error.get("kind"), error.get("errno"), str(error.get("message", ""))
+    if kind == "os" and isinstance(number, int) and 0 < number < 4096:
+        return OSError(number, text)
+    if kind == "user":
+        return UnknownUser(text)
+    if kind == "directory":
+        return MissingDirectory(text)
+    if kind == "path":
+        return ValueError(text)
+    return RuntimeError(f"a sandbox's helper failed: {text}")

@@ -10,6 +10,9 @@ import stat
 from sandbox_local.isolation.fileops_entry import text
 from sandbox_local.isolation.users import User
 
+_MAX_PATH = 4095  # bytes that the kernel takes at once
+_MAX_NAME = 255
+
 
 def expand(path: str, user: User) -> bytes:
     """The absolute path that `path` means to a user: "", "~", "~/x" and what is relative are in the home.
@@ -23,6 +26,8 @@ def expand(path: str, user: User) -> bytes:
         raw = path.encode()
     except UnicodeEncodeError:
         raise ValueError("path is not UTF-8") from None
+    if len(raw) > _MAX_PATH or any(len(name) > _MAX_NAME for name in raw.split(b"/")):
+        raise ValueError("path is too long, or a name in it is")
     if raw.startswith(b"/"):
         return raw
     if raw == b"~" or raw.startswith(b"~/"):

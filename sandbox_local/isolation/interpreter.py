@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NamedTuple
 
-PREFIX = "opt/python"
+PREFIX = "opt/py"
 """Where the server's interpreter lies in a box that is given it."""
 
 _DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/bin")
@@ -36,17 +36,19 @@ class Python(NamedTuple):
         return [f"{PREFIX}/lib{path}" for path in installed] if self.library else []
 
     def links(self) -> dict[str, str]:
-        """Links by which a box finds it, by their paths in a box."""
-        if not self.program:
-            return {}
+        """Links by which a box finds it, by their paths below /usr/local."""
         names = ("python", "python3", os.path.basename(self.path))
-        found = {f"usr/local/bin/{name}": self.path for name in names}
-        # A program that looks for its shared libpython where the host has it finds it here.
-        for library in map(os.path.basename, glob.glob(f"{self.library}/libpython*.so*")):
-            for directory in ("usr/lib", "usr/lib64"):
-                if os.path.isdir(f"/{directory}"):
-                    found[f"{directory}/{library}"] = f"/{PREFIX}/lib/{library}"
-        return found
+        return {f"bin/{name}": self.path for name in names} if self.program else {}
+
+    def relocated(self) -> bytes | None:
+        """The program, changed to find its shared library in a box; None if it does that as it is."""
+        there = f"/{PREFIX}/lib".encode()
+        here = os.fsencode(self.library)
+        with open(self.program, "rb") as file:
+            content = file.read()
+        if here + b"\0" not in content or len(there) > len(here):
+            return None
+        return content.replace(here + b"\0", there.ljust(len(here) + 1, b"\0"))
 
 
 def choose(*, expose: bool) -> Python:

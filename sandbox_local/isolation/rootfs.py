@@ -13,9 +13,6 @@ from sandbox_local.isolation import etc, syscalls, tree
 from sandbox_local.isolation.ids import Ids, Namespace
 from sandbox_local.isolation.stage import DEVICES, Stage
 
-RUN_DIRECTORY = "run/sandbox"
-"""Where a box keeps what it needs to talk to its agent."""
-
 _BYTES_PER_INODE = 8 << 10
 _SHM_BYTES = 1 << 30
 
@@ -28,7 +25,7 @@ class _Directory(NamedTuple):
 
 _USER = 1000
 _DIRECTORIES = (
-    *map(_Directory, ("dev", "dev/pts", "etc", "home", "media", "mnt", "opt", "proc", "run", RUN_DIRECTORY)),
+    *map(_Directory, ("dev", "dev/pts", "etc", "home", "media", "mnt", "opt", "proc", "run")),
     *map(
         _Directory, ("srv", "sys", "usr", "var", "var/backups", "var/cache", "var/lib", "var/log", "var/mail")
     ),

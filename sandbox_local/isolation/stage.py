@@ -63,8 +63,7 @@ def build(ids: Ids, python: Python, *, sudo_shim: bool) -> Stage:
     layers = [Layer("etc", "/template/etc", ""), *_bind_trees(python)]
     binds = {}
     if python.program:
-        tree.bind_file(python.program, f"{_STAGE}/host/python", own)
-        syscalls.set_readonly(f"{_STAGE}/host/python")
+        _show_program(python, f"{_STAGE}/host/python", own)
         binds[python.path] = "/host/python"
     masks = python.masks()
     syscalls.bind(_STAGE, _STAGE, recursive=True)
@@ -74,12 +73,21 @@ def build(ids: Ids, python: Python, *, sudo_shim: bool) -> Stage:
 
 def _build_template(ids: Ids, python: Python, sudo_shim: bool) -> None:
     etc.build(_STAGE + _template("etc"), "/etc", ids)
-    links = python.links()
+    local = _STAGE + _template("usr/local")
+    for path, target in python.links().items():
+        tree.link(f"{local}/{path}", target, ids)
     if sudo_shim:
-        links |= sudo.install(_STAGE + _template("usr/local"), python.path, ids)
-    for path, target in links.items():
-        part = "usr/local" if path.startswith("usr/local/") else "usr"
-        tree.link(_STAGE + _template(part) + path[len(part) :], target, ids)
+        sudo.install(local, python.path, ids)
+
+
+def _show_program(python: Python, target: str, ids: Ids) -> None:
+    changed = python.relocated()
+    if changed:
+        tree.write(target, changed, ids, mode=0o755)
+        syscalls.bind(target, target)
+    else:
+        tree.bind_file(python.program, target, ids)
+    syscalls.set_readonly(target)
 
 
 def _bind_trees(python: Python) -> Iterator[Layer]:

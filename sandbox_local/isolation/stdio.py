@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -44,7 +45,7 @@ class Devices:
         """Pipes that belong to a user, who may thus open /dev/stdout.
 
         Raises:
-            OSError: No more descriptors, or the user's id is none of the box's.
+            OSError: There are no more descriptors.
         """
         streams = Streams()
         try:
@@ -58,7 +59,7 @@ class Devices:
                 streams.theirs[0], writer = os.pipe()
                 streams.ours.append(writer)
             for fd in streams.theirs[0 if stdin else 1 :]:
-                os.fchown(fd, user.uid, user.gid)
+                _give(fd, user.uid, user.gid)
         except BaseException:
             streams.close()
             raise
@@ -68,7 +69,7 @@ class Devices:
         """A terminal that belongs to a user.
 
         Raises:
-            OSError: No more descriptors or terminals, or the user's id is none of the box's.
+            OSError: There are no more descriptors or terminals.
         """
         flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
         streams = Streams()
@@ -79,11 +80,19 @@ class Devices:
             fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             slave = fcntl.ioctl(master, _TIOCGPTPEER, flags)
             streams.theirs += [slave, os.dup(slave), os.dup(slave)]
-            os.fchown(slave, user.uid, _TTY_GROUP)
+            _give(slave, user.uid, _TTY_GROUP)
         except BaseException:
             streams.close()
             raise
         return streams
+
+
+def _give(fd: int, uid: int, gid: int) -> None:
+    try:
+        os.fchown(fd, uid, gid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # in a box that has one identity only, all is its own
+            raise
 
 
 def close_all(fds: Iterable[int]) -> None:

@@ -1,9 +1,181 @@
-"""sudo for boxes in which the host's own can't work."""
+"""sudo for boxes in which the host's own can't work: it is put there, and answered by the agent."""
 
 from __future__ import annotations
 
+import os
+import selectors
+import signal
+import socket
+import struct
+from collections.abc import Callable
+
+from sandbox_local.isolation import tree, users, wire
+from sandbox_local.isolation.children import Children
+from sandbox_local.isolation.errors import UnknownUser, describe
 from sandbox_local.isolation.ids import Ids
+from sandbox_local.isolation.spawn import Program
+from sandbox_local.isolation.stdio import close_all
+
+_SOCKET = "/run/sandbox/sudo.sock"
+_HOME = "lib/sandbox"
+"""Where the shim lies in /usr/local, laid out like the package that it is part of."""
+
+_MODULES = ("wire.py", "sudo_shim.py")
+_TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGSTOP, signal.SIGCONT}
+_MOST_CLIENTS = 64
+_MAX_REQUEST = 4 << 20
+_PEER = struct.Struct("3i")
 
 
-def install(local: str, python: str, ids: Ids) -> dict[str, str]:
-    return {}
+def install(local: str, python: str, ids: Ids) -> None:
+    """Put sudo into the template of /usr/local.
+
+    Args:
+        local: The directory.
+        python: The path of Python in the boxes.
+        ids: Whose it is.
+    """
+    home = f"{local}/{_HOME}/sandbox_local"
+    for name in _MODULES:
+        with open(f"{os.path.dirname(__file__)}/{name}", "rb") as file:
+            tree.write(f"{home}/isolation/{name}", file.read(), ids)
+    start = f"""#!{python} -ISE
+import sys
+sys.path.append("/usr/local/{_HOME}")
+from sandbox_local.isolation import sudo_shim
+sys.exit(sudo_shim.main("{_SOCKET}", sys.argv[1:]))
+"""
+    tree.write(f"{local}/bin/sudo", start.encode(), ids, mode=0o755)
+
+
+class SudoService:
+    """Starts commands for the shim, each as part of the command that asked."""
+
+    def __init__(self, selector: selectors.BaseSelector, children: Children) -> None:
+        self._selector = selector
+        self._children = children
+        self._clients = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        os.mkdir(os.path.dirname(_SOCKET))
+        self._listener.bind(_SOCKET)
+        os.chmod(_SOCKET, 0o666)
+        self._listener.listen(_MOST_CLIENTS)
+        self._listener.setblocking(False)
+        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            sock = self._listener.accept()[0]
+        except OSError:
+            return
+        sock.setblocking(False)
+        pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        if self._clients < _MOST_CLIENTS and _may(uid):
+            self._clients += 1
+            _Client(sock, pid, self._selector, self._children, self._gone)
+        else:
+            sock.close()
+
+    def _gone(self) -> None:
+        self._clients -= 1
+
+
+class _Client:
+    """One shim, from its request to the end of its command."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: int,
+        selector: selectors.BaseSelector,
+        children: Children,
+        gone: Callable[[], None],
+    ) -> None:
+        self._sock = sock
+        self._peer = peer
+        self._selector = selector
+        self._children = children
+        self._gone = gone
+        self._decoder = wire.Decoder(_MAX_REQUEST)
+        self._pid = 0  # while the command runs
+        selector.register(sock, selectors.EVENT_READ, self._read)
+
+    def _read(self) -> None:
+        try:
+            frame = self._decoder.read(self._sock)
+            if frame:
+                self._take(*frame)
+        except BlockingIOError:
+            pass
+        except (EOFError, OSError, wire.WireError):
+            self._end()
+
+    def _take(self, message: wire.Message, fds: list[int]) -> None:
+        try:
+            if message.get("op") == "signal":
+                self._signal(message["args"]["signum"])
+            elif not self._pid:
+                self._run(fds, **message["args"])
+        except Exception as error:  # noqa: BLE001  it may be anything that a hostile client sends
+            self._send({"error": describe(error)})
+        finally:
+            close_all(fds)
+
+    def _run(
+        self,
+        fds: list[int],
+        *,
+        argv: list[str],
+        env: dict[str, str],
+        user: str,
+        gid: int | None,
+        terminal: bool,
+    ) -> None:
+        who = users.find(user)
+        if gid is not None:
+            who = who._replace(gid=gid)
+        *stdio, cwd = fds
+        # The command is part of the one that asked: whatever ends that ends this.
+        tag = os.open(f"/proc/{self._peer}/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            program = Program(argv, env, who, cwd, stdio, terminal, tag)
+            self._pid = self._children.start(program, self._started, self._ended)
+        finally:
+            os.close(tag)
+
+    def _started(self, error: Exception | None) -> None:
+        self._send({"ok": {}} if error is None else {"error": describe(error)})
+
+    def _ended(self, status: int) -> None:
+        self._pid = 0
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
+        self._send({"event": "exit", "code": code, "signal": os.WTERMSIG(status)})
+
+    def _signal(self, number: int) -> None:
+        if self._pid:
+            send = os.killpg if number in _TERMINAL_SIGNALS else os.kill
+            send(self._pid, number)
+
+    def _send(self, message: wire.Message) -> None:
+        try:
+            wire.send(self._sock, message)
+        except OSError:
+            pass  # it has gone, or does not read; the socket will tell which
+
+    def _end(self) -> None:
+        self._selector.unregister(self._sock)
+        self._sock.close()
+        self._decoder.close()
+        self._gone()
+        try:
+            self._signal(signal.SIGHUP)
+        except ProcessLookupError:
+            pass
+
+
+def _may(uid: int) -> bool:
+    """Whether a user may use sudo: root, and "user"."""
+    try:
+        return uid in (0, users.find("user").uid)
+    except UnknownUser:
+        return False

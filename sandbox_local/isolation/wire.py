@@ -87,7 +87,13 @@ def recv(sock: socket.socket) -> tuple[Message, list[int]]:
 class Decoder:
     """Puts frames together from a socket, non-blocking or not; takes nothing beyond the current frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_body: int = MAX_BODY) -> None:
+        """Begin.
+
+        Args:
+            max_body: Bytes of the longest body to take.
+        """
+        self._max_body = max_body
         self._start()
 
     def _start(self) -> None:
@@ -111,7 +117,7 @@ class Decoder:
                 return None
             if self._fd_count is None:
                 self._size, self._fd_count = _HEADER.unpack(self._buffer)
-                if self._size > MAX_BODY or self._fd_count > MAX_FDS:
+                if self._size > self._max_body or self._fd_count > MAX_FDS:
                     raise WireError(f"frame of {self._size} bytes and {self._fd_count} descriptors")
                 self._buffer.clear()
                 if self._size:
