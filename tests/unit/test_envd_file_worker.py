@@ -471,6 +471,7 @@ def test_a_senseless_request_is_answered_and_survived(worker: FileWorker, reques
 def test_opening_leaks_no_descriptor(worker: FileWorker) -> None:
     (worker.home / "f").write_text("x")
     (worker.home / "empty").write_text("")
+    entry(worker, "")  # it is ready now
     before = len(os.listdir(f"/proc/{worker.process.pid}/fd"))
     for path in ("f", "empty", "missing", "/dev/null", ""):
         for operation, arguments in (("open_read", {}), ("open_write", {"metadata": {}})):
