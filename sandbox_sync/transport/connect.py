@@ -16,11 +16,11 @@ from urllib3.response import BaseHTTPResponse
 
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadline import Deadline
+from sandbox_sync.transport.connections import NETWORK_ERRORS
 from sandbox_sync.transport.failures import Failure, RpcFailure
 from sandbox_sync.transport.pools import (
     BLOCK,
     MAX_MESSAGE,
-    NETWORK_ERRORS,
     Body,
     Origin,
     failure_of,

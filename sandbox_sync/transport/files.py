@@ -12,8 +12,9 @@ from uuid import uuid4
 from urllib3.response import BaseHTTPResponse
 
 from sandbox_sync.errors import InvalidArgumentException, SandboxException
+from sandbox_sync.transport.connections import NETWORK_ERRORS
 from sandbox_sync.transport.failures import Failure
-from sandbox_sync.transport.pools import BLOCK, NETWORK_ERRORS, failure_of, link_of
+from sandbox_sync.transport.pools import BLOCK, failure_of, link_of, require_length
 from sandbox_sync.transport.sockets import TimeLimit
 
 if TYPE_CHECKING:
@@ -205,8 +206,11 @@ def _received(
     if link is not None:
         link.settimeout(limit)
     try:
+        require_length(response)
         yield from response.stream(BLOCK, decode_content=True)
         response.release_conn()
+    except Failure as failure:
+        raise explain(failure) from None
     except NETWORK_ERRORS as error:
         raise explain(failure_of(error, limit)) from None
     finally:

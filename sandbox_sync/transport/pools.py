@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import queue
-import socket
 import ssl
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import urllib3
 from urllib3 import exceptions as urllib3_errors
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout, make_headers, parse_url
 
 from sandbox_sync._version import __version__
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import InvalidArgumentException
+from sandbox_sync.transport import connections
+from sandbox_sync.transport.connections import NETWORK_ERRORS
 from sandbox_sync.transport.failures import Failure, Reason
 from sandbox_sync.transport.proxies import proxy_for
-from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit, dial
+from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit
 from sandbox_sync.transport.tls import ClientCert, ssl_context
 
 Body: TypeAlias = bytes | Iterable[bytes] | None
@@ -36,67 +35,10 @@ BLOCK = 256 * 1024
 MAX_MESSAGE = 128 * 1024 * 1024
 """The largest answer that is held in memory whole."""
 
-NETWORK_ERRORS = (urllib3_errors.HTTPError, http.client.HTTPException, OSError)
-"""What urllib3 raises; see `failure_of`."""
-
 _MAX_HOSTS = 256
 _MAX_IDLE = 64
-# Seconds after which an idle connection is not used again: less than what load balancers keep them for.
-_MAX_IDLE_SECONDS = 55.0
 # A timeout that fires so many seconds before the deadline is the deadline's.
 _CLOCK_SLACK = 0.05
-
-
-class _Connection(HTTPConnection):
-    """A connection whose socket keeps to deadlines.
-
-    Attributes:
-        link: The socket, also after http.client has let go of it to read an answer to its end.
-        idle_since: Reading of the monotonic clock when its last call ended.
-    """
-
-    link: DeadlineSocket | None = None
-    idle_since = 0.0
-
-    def connect(self) -> None:
-        try:
-            if self.proxy is None:
-                self.sock = self.open()
-            else:
-                super().connect()
-                self._adopt()
-        except NETWORK_ERRORS as error:
-            raise urllib3_errors.NewConnectionError(self, str(error)) from error
-        if isinstance(self.sock, DeadlineSocket):  # not if a proxy, too, is reached over TLS
-            self.link = self.sock
-            self.link.own()
-
-    def open(self) -> socket.socket:
-        return dial(self.host, self.port, self.timeout)
-
-    def _adopt(self) -> None:
-        """Put a socket of ours in the place of the one that led to the proxy."""
-        if isinstance(self.sock, socket.socket) and not isinstance(self.sock, DeadlineSocket):
-            self.sock = DeadlineSocket(fileno=self.sock.detach())
-        self.sock.settimeout(self.timeout)
-
-    @property
-    def is_connected(self) -> bool:
-        return time.monotonic() - self.idle_since < _MAX_IDLE_SECONDS and super().is_connected
-
-
-class _SecureConnection(_Connection, HTTPSConnection):
-    """The same over TLS."""
-
-    def open(self) -> socket.socket:
-        plain = super().open()
-        try:
-            secure = cast("ssl.SSLContext", self.ssl_context).wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
-        self.is_verified = True  # the context checks the certificate and the name in it
-        return secure
 
 
 class _IdleConnections:
@@ -121,23 +63,25 @@ class _IdleConnections:
         now = time.monotonic()
         connection.idle_since = now
         self._stack.append(connection)
-        while len(self._stack) > _MAX_IDLE or self._stack[0].idle_since < now - _MAX_IDLE_SECONDS:
-            try:
+        try:
+            while (
+                len(self._stack) > _MAX_IDLE or self._stack[0].idle_since < now - connections.MAX_IDLE_SECONDS
+            ):
                 self._stack.popleft().close()
-            except IndexError:
-                return  # other threads have taken them
+        except IndexError:
+            pass  # other threads have taken them
 
     def qsize(self) -> int:
         return len(self._stack)
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = connections.Connection
     QueueCls = _IdleConnections  # type: ignore[assignment]
 
 
 class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+    ConnectionCls = connections.SecureConnection
     QueueCls = _IdleConnections  # type: ignore[assignment]
 
 
@@ -275,6 +219,7 @@ def read_all(response: BaseHTTPResponse, limit: TimeLimit | None) -> bytes:
     Raises:
         Failure: It did not come whole, or it is larger than `MAX_MESSAGE`.
     """
+    require_length(response)
     parts = []
     size = 0
     try:
@@ -290,6 +235,20 @@ def read_all(response: BaseHTTPResponse, limit: TimeLimit | None) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def require_length(response: BaseHTTPResponse) -> None:
+    """Make sure that a good answer says where it ends, so that a broken connection is not taken for its end.
+
+    Raises:
+        Failure: It does not.
+    """
+    framed = "content-length" in response.headers or getattr(response, "chunked", False)
+    if 200 <= response.status < 300 and response.status != 204 and not framed:
+        response.close()
+        raise Failure(
+            "the answer does not say how long it is, so it may have been cut short", reason="broken"
+        )
+
+
 def failure_of(error: Exception, limit: TimeLimit | None) -> Failure:
     """What one of `NETWORK_ERRORS` means.
 
@@ -297,25 +256,25 @@ def failure_of(error: Exception, limit: TimeLimit | None) -> Failure:
         error: The error.
         limit: The limit that was set when it happened.
     """
-    if isinstance(error, urllib3_errors.ProxyError) and isinstance(error.original_error, Exception):
+    words = ""
+    if isinstance(error, urllib3_errors.ProxyError):
         words, error = "the proxy cannot be reached: ", error.original_error
-    else:
-        words = ""
     sent = not isinstance(error, urllib3_errors.NewConnectionError)
-    cause = error if sent else error.__cause__
+    root = _root_of(error)
     reason: Reason = "broken" if sent else "connect"
-    if isinstance(cause, (TimeoutError, urllib3_errors.TimeoutError)) and limit is not None:
+    if isinstance(root, TimeoutError) and limit is not None:
         left = limit.deadline.remaining()
         reason = "deadline" if left is not None and left <= _CLOCK_SLACK else "silence"
-    elif isinstance(cause, ssl.SSLError) and not sent:
+    elif isinstance(root, ssl.SSLError) and not sent:
         reason = "tls"
-    return Failure(words + _words(cause or error), reason=reason, sent=sent)
+    return Failure(words + (str(root) or type(root).__name__), reason=reason, sent=sent)
 
 
-def _words(error: BaseException) -> str:
-    """The innermost of what urllib3 wraps around an error, without the addresses of its objects."""
-    if isinstance(error, urllib3_errors.ProtocolError) and len(error.args) > 1:
-        return _words(error.args[1]) if isinstance(error.args[1], BaseException) else str(error.args[1])
-    if isinstance(error, urllib3_errors.ReadTimeoutError):
-        return "timed out"
-    return str(error) or type(error).__name__
+def _root_of(error: BaseException) -> BaseException:
+    """What urllib3 has wrapped: its own errors tell of objects rather than of what happened."""
+    wrapped: object = None
+    if isinstance(error, (urllib3_errors.NewConnectionError, urllib3_errors.TimeoutError)):
+        wrapped = error.__cause__
+    elif isinstance(error, urllib3_errors.ProtocolError) and len(error.args) > 1:
+        wrapped = error.args[1]
+    return _root_of(wrapped) if isinstance(wrapped, BaseException) else error
