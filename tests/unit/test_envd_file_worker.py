@@ -481,6 +481,7 @@ def test_opening_leaks_no_descriptor(worker: FileWorker) -> None:
             except (OSError, ValueError):
                 pass
     listing(worker, "")
+    entry(worker, "")  # it is done with all that came before
     assert len(os.listdir(f"/proc/{worker.process.pid}/fd")) == before
 
 
