@@ -100,6 +100,7 @@ class _Worker:
         try:
             if os.fork() == 0:
                 try:
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     self._sock.close()
                     wire.send(theirs, *_perform(request))
                 finally:

@@ -86,7 +86,12 @@ def move(user: str, source: str, destination: str) -> Answer:
     old, new = expand(source, owner), expand(destination, owner)
     os.lstat(old)
     make_directories(posixpath.dirname(posixpath.normpath(new)), owner)
-    os.rename(old, new)
+    try:
+        os.rename(old, new)
+    except OSError as error:
+        # A sandbox looks like one file system to those who use it, but a box is made of several.
+        if error.errno != errno.EXDEV or not _carry(old, new):
+            raise
     return {"entry": entry(new, Names())}, []
 
 
@@ -170,6 +175,13 @@ def measure() -> Answer:
 
 def _name(path: bytes) -> str:
     return text(posixpath.basename(posixpath.normpath(path)))
+
+
+def _carry(old: bytes, new: bytes) -> bool:
+    """Move to another file system, as rename(2) would if it could; False if that failed."""
+    silence = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)]
+    pid = os.posix_spawn("/bin/mv", [b"mv", b"-fT", b"--", old, new], {}, file_actions=silence)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def _settle(fd: int) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,25 @@ def test_move_onto_a_directory_with_contents_fails(worker: FileWorker) -> None:
     (worker.home / "d").mkdir()
     with pytest.raises(OSError, match="not empty"):
         worker.call("move", user="user", source="d", destination="full")
+
+
+def test_move_crosses_file_systems(worker: FileWorker) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        if os.stat(other).st_dev == worker.home.stat().st_dev:
+            pytest.skip("the temporary directory is in memory too")
+        (worker.home / "tree/d").mkdir(parents=True)
+        (worker.home / "tree/d/f").write_text("content")
+        (worker.home / "tree/l").symlink_to("nowhere")
+        os.utime(worker.home / "tree/d/f", (1, 1))
+        moved = worker.call("move", user="user", source="tree", destination=f"{other}/a/b")[0]["entry"]
+        assert moved["path"] == f"{other}/a/b"
+        assert os.stat(f"{other}/a/b/d/f").st_mtime == 1
+        assert os.readlink(f"{other}/a/b/l") == "nowhere"
+        assert os.listdir(worker.home) == []
+        (worker.home / "full/x").mkdir(parents=True)
+        with pytest.raises(OSError, match="cross-device"):
+            worker.call("move", user="user", source=f"{other}/a/b", destination="full")
+        assert os.path.exists(f"{other}/a/b/d/f")
 
 
 def test_remove_takes_all_below_and_no_link_target(worker: FileWorker) -> None:
