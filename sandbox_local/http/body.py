@@ -21,6 +21,7 @@ class Body(AsyncIterator[bytes]):
         complete: Whether the last byte has arrived.
         on_taken: Called with the number of bytes that the reader took, each time.
         on_wanted: Called once, when the reader first has to wait for bytes.
+        on_complete: Called when the last byte has arrived.
     """
 
     def __init__(self, length: int | None = None) -> None:
@@ -34,6 +35,7 @@ class Body(AsyncIterator[bytes]):
         self.complete = False
         self.on_taken: Callable[[int], None] | None = None
         self.on_wanted: Callable[[], None] | None = None
+        self.on_complete: Callable[[], None] | None = None
         self._chunks: deque[bytes] = deque()
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -96,6 +98,8 @@ class Body(AsyncIterator[bytes]):
         """Note that the last byte has arrived."""
         self.complete = True
         self._wake()
+        if self.on_complete is not None:
+            self.on_complete()
 
     def fail(self, error: Exception) -> None:
         """Note that no more will arrive; the reader gets `error` after what has arrived."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from sandbox_local.http.body import Body
 from sandbox_local.http.errors import ClientGone, HttpError
-from sandbox_local.http.exchange import CONNECTION_FIELDS, answer, dispose, outgoing_fields, pump
+from sandbox_local.http.exchange import answer, dispose, outgoing_fields, pump
 from sandbox_local.http.h1_parser import RequestParser
 from sandbox_local.http.limits import Limits
 from sandbox_local.http.link import Link
@@ -18,7 +19,7 @@ from sandbox_local.http.message import ByteStream, FileSlice, Handler, Headers, 
 
 log = logging.getLogger(__name__)
 
-_REASONS = {int(status): status.phrase for status in HTTPStatus}
+_REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -156,47 +157,54 @@ class H1:
                     return
                 log.error("a tunnel for %s, which asked for none", request.raw_path)
                 response = Response.error(HttpError(500, "internal error"))
-            keep = exchange.keep_alive and request.body.complete and not self._stopping
-            keep = await self._respond(request, response, keep)
+            await self._respond(exchange, response)
         finally:
             await dispose(response)
         request.body.discard()
-        if not keep:
+        if not exchange.keep_alive:
             self._hang_up(clean=request.body.complete and not self._waiting and not self._deaf)
         elif self._parser.held is not None:
             self.receive(self._parser.resume())
 
-    async def _respond(self, request: Request, response: Response, keep: bool) -> bool:
-        """Send an answer; returns whether another may follow on this connection."""
-        link, body, headers = self._link, response.body, response.headers
+    async def _respond(self, exchange: _Exchange, response: Response) -> None:
+        link, body, headers, request = self._link, response.body, response.headers, exchange.request
         bodyless = request.method == "HEAD" or response.status in (204, 304)
-        chunked = False
-        if response.status == 204:
-            pass
-        elif isinstance(body, bytes):
-            if response.status != 304:
-                headers.set("content-length", str(len(body)))
+        if isinstance(body, bytes) and response.status not in (204, 304):
+            headers.set("content-length", str(len(body)))
         elif isinstance(body, FileSlice):
             headers.set("content-length", str(body.length))
-        elif "content-length" not in headers:
-            chunked = request.version == "1.1"
-            keep = keep and chunked
-        head = _head(response, chunked=chunked, keep_alive=keep, version=request.version)
         if bodyless:
-            link.write(head)
+            link.write(self._head(exchange, response))
         elif isinstance(body, bytes):
-            link.write(head, body)
+            link.write(self._head(exchange, response), body)
         elif isinstance(body, FileSlice):
-            link.write(head)
+            link.write(self._head(exchange, response))
             await link.send_file(body)
         elif not isinstance(body, Tunnel):
-            sink = _BodySink(link, head, chunked, headers.get("content-length"))
+            sink = _BodySink(link, request, response, lambda: self._head(exchange, response))
+            request.body.on_complete = sink.send_head
             sink.end(await pump(body, sink), response.trailers)
         await link.drain()
-        return keep
+
+    def _head(self, exchange: _Exchange, response: Response) -> bytes:
+        """Status line and header fields. Here it is settled whether the connection is kept: not if the client may
+        still be sending its body.
+        """
+        chunked = _is_chunked(exchange.request, response)
+        delimited = chunked or "content-length" in response.headers or response.status in (204, 304)
+        exchange.keep_alive &= delimited and exchange.request.body.complete and not self._stopping
+        fields = outgoing_fields(response.headers)
+        if chunked:
+            fields.append((b"transfer-encoding", b"chunked"))
+        if not exchange.keep_alive:
+            fields.append((b"connection", b"close"))
+        elif exchange.request.version == "1.0":
+            fields.append((b"connection", b"keep-alive"))
+        return _written(response.status, fields)
 
     async def _open_tunnel(self, response: Response, tunnel: Tunnel) -> None:
-        self._link.write(_head(response, chunked=False, keep_alive=None, version="1.1"))
+        fields = outgoing_fields(response.headers, managed=frozenset())
+        self._link.write(_written(response.status, fields))
         incoming = self._tunnel = Body()
         incoming.on_taken = lambda _: self._regulate()
         self.receive(self._parser.resume())
@@ -248,16 +256,25 @@ class H1:
 class _BodySink:
     """Frames the pieces of a body and counts them."""
 
-    def __init__(self, link: Link, head: bytes, chunked: bool, length: str | None) -> None:
+    def __init__(self, link: Link, request: Request, response: Response, head: Callable[[], bytes]) -> None:
         self._link = link
-        self._head = head
-        self._chunked = chunked
+        self._request = request
+        self._head: Callable[[], bytes] | None = head
+        self._chunked = _is_chunked(request, response)
+        length = response.headers.get("content-length")
         self._left = None if length is None else int(length)
 
     def send(self, pieces: list[bytes]) -> None:
-        framed = self._framed(pieces)
-        if framed:
-            self._link.write(*framed)
+        if pieces or self._request.body.complete:
+            self._write(self._framed(pieces))
+
+    def send_head(self) -> None:
+        """Send the head, if that was put off.
+
+        While there is nothing but the head to send, it waits for the end of the request: then it is known that
+        the connection can be kept.
+        """
+        self._write(self._framed([]))
 
     async def drain(self) -> None:
         if self._left is not None and self._left < 0:
@@ -270,36 +287,40 @@ class _BodySink:
         if self._left:
             raise ValueError("the body of a response is not as long as announced")
         if self._chunked:
-            lines = (b"%b: %b\r\n" % field for field in outgoing_fields(trailers or Headers(), date=False))
-            framed.append(b"0\r\n%b\r\n" % b"".join(lines))
-        if framed:
-            self._link.write(*framed)
+            framed.append(b"0\r\n%b\r\n" % _lines(outgoing_fields(trailers or Headers(), date=False)))
+        self._write(framed)
 
     def _framed(self, pieces: list[bytes]) -> list[bytes]:
-        head, self._head = self._head, b""
-        framed = [head] if head else []
+        framed = []
+        if self._head is not None:
+            framed.append(self._head())
+            self._head = None
         size = sum(map(len, pieces))
-        if not size:
-            return framed
         if self._left is not None:
             self._left -= size
             if self._left < 0:
                 return []
-        if self._chunked:
+        if self._chunked and size:
             return [*framed, b"%x\r\n" % size, *pieces, b"\r\n"]
         return [*framed, *pieces]
 
+    def _write(self, framed: list[bytes]) -> None:
+        if framed:
+            self._link.write(*framed)
 
-def _head(response: Response, *, chunked: bool, keep_alive: bool | None, version: str) -> bytes:
-    """Status line and header fields; `keep_alive` None leaves connection management to the response."""
-    lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}\r\n".encode("ascii")]
-    managed = CONNECTION_FIELDS if keep_alive is not None else frozenset()
-    lines.extend(b"%b: %b\r\n" % field for field in outgoing_fields(response.headers, managed=managed))
-    if chunked:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    if keep_alive is False:
-        lines.append(b"connection: close\r\n")
-    elif keep_alive and version == "1.0":
-        lines.append(b"connection: keep-alive\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
+
+def _is_chunked(request: Request, response: Response) -> bool:
+    return (
+        not isinstance(response.body, (bytes, FileSlice, Tunnel))
+        and "content-length" not in response.headers
+        and response.status not in (204, 304)
+        and request.version == "1.1"
+    )
+
+
+def _written(status: int, fields: list[tuple[bytes, bytes]]) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, _REASONS.get(status, b""), _lines(fields))
+
+
+def _lines(fields: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % field for field in fields)

@@ -186,7 +186,10 @@ class Link(asyncio.BufferedProtocol):
         """Send what is unsent, then tell the client that no more will come."""
         if not self._finished and not self._transport.is_closing():
             self._finished = True
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:
+                self.abort()  # the client has reset the connection, the loop is about to hear of it
 
     def close(self) -> None:
         """Close once everything is sent."""

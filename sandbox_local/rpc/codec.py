@@ -45,6 +45,8 @@ class _Json:
     def decode(self, data: bytes, kind: type[Message]) -> Message:
         message = kind()
         try:
+            if data.lstrip()[:1] != b"{":
+                raise ValueError("expected an object")
             json_format.Parse(data.decode("utf-8"), message, ignore_unknown_fields=True)
         except (json_format.ParseError, ValueError, RecursionError) as error:
             raise _malformed("JSON", error) from None

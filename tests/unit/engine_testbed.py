@@ -36,6 +36,15 @@ class Running:
         """Run a coroutine in the server's loop and wait for its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(WAIT)
 
+    def settle(self) -> None:
+        """Wait until the server has taken what was sent to it and waits itself."""
+
+        async def turns() -> None:
+            for _ in range(20):
+                await asyncio.sleep(0.005)
+
+        self.call(turns())
+
     def connect(self, *, receive_buffer: int | None = None) -> Wire:
         """A new connection."""
         sock = socket.socket()

@@ -107,7 +107,7 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture(params=LOOPS)
 def server(request: pytest.FixtureRequest, site: Site) -> Iterator[Running]:
-    with serving(site, limits=Limits(linger_seconds=0.3), loop=request.param) as running:
+    with serving(site, limits=Limits(header_seconds=0.8, linger_seconds=0.2), loop=request.param) as running:
         yield running
 
 
