@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from sandbox_sync_rest.client import Request
 
 
+# Headers that tell of the body as it was sent, which is not how we hand it on.
+_OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
 class HTTPSession:
     """Sends requests of generated operations to one server.
 
@@ -122,6 +126,6 @@ class _WholeAnswers(HTTPAdapter):
             limit=timeout,
         )
         content = read_all(raw, timeout)
-        headers = {name: value for name, value in raw.headers.items() if name.lower() != "content-encoding"}
+        headers = {name: value for name, value in raw.headers.items() if name.lower() not in _OF_THE_WIRE}
         whole = HTTPResponse(BytesIO(content), headers, raw.status, preload_content=False, reason=raw.reason)
         return self.build_response(request, whole)
