@@ -15,6 +15,10 @@ from sandbox_local import LocalServer
 TIMEOUT = 30
 
 
+class RpcError(Exception):
+    """A stream ended with an error: its code and message."""
+
+
 class RawClient:
     """Speaks to one server: REST with its key, and Connect with JSON to its sandboxes."""
 
@@ -90,7 +94,8 @@ class Sandbox:
                 flags, length = struct.unpack(">BI", response.raw.read(5))
                 content = json.loads(response.raw.read(length) or b"{}")
                 if flags & 2:
-                    assert "error" not in content, content
+                    if "error" in content:
+                        raise RpcError(content["error"])
                     return
                 yield content["event"]
 

@@ -6,7 +6,6 @@ import base64
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import requests
 
 from sandbox_local import LocalServer
 from tests.processes import command, first_process, is_running, pids
-from tests.raw_client import RawClient, Sandbox
+from tests.raw_client import RawClient, RpcError, Sandbox
 
 # An echo in the sandbox's own Python: /upper for HTTP, and for a tunnel after an upgrade.
 ECHO = """
@@ -39,8 +38,11 @@ class Echo(http.server.BaseHTTPRequestHandler):
             self.wfile.write(data.upper())
         self.close_connection = True
     def log_message(self, *args): pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+server = Server(("127.0.0.1", int(sys.argv[1])), Echo)
 print("ready", flush=True)
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
+server.serve_forever()
 """
 
 
@@ -182,13 +184,18 @@ def test_a_paused_sandbox_stands_still_and_goes_on(client: RawClient, sandbox: S
     events = sandbox.start("while echo tick; do sleep 0.02; done")
     ticks: list[float] = []
 
-    def listen() -> None:
-        for event in events:
-            if "data" in event:
-                ticks.append(time.monotonic())
+    def listen() -> str:
+        try:
+            for event in events:
+                if "data" in event:
+                    ticks.append(time.monotonic())
+        except RpcError as error:
+            return str(error)
+        return "ended as if all were well"
 
-    listening = threading.Thread(target=listen, daemon=True)
-    listening.start()
+    pool = ThreadPoolExecutor(1)
+    end = pool.submit(listen)
+    pool.shutdown(wait=False)
     until(lambda: len(ticks) > 3)
     assert client.ask("POST", sandbox.path + "/pause").status_code == 204
     assert client.ask("GET", sandbox.path).json()["state"] == "paused"
@@ -200,8 +207,7 @@ def test_a_paused_sandbox_stands_still_and_goes_on(client: RawClient, sandbox: S
     assert client.ask("POST", f"/v2{sandbox.path}/connect", json={}).status_code == 201
     until(lambda: len(ticks) > paused)
     assert client.ask("DELETE", sandbox.path).status_code == 204
-    listening.join(10)
-    assert not listening.is_alive(), "a stream out of a sandbox ends with it"
+    assert "was not found" in end.result(10), "a stream out of a sandbox ends with it, and says why"
 
 
 def test_a_request_resumes_a_sandbox_that_was_made_to_resume(client: RawClient) -> None:
