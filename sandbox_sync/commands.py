@@ -151,7 +151,8 @@ class Commands:
         )
         deliver = deliver_to(on_stdout, on_stderr)
         limit = (RETAINED_BYTES if background else None) if retain_output else WINDOW_BYTES
-        transcript = Transcript(limit)
+        to_iterate = bool(background) and not retain_output and deliver is None
+        transcript = Transcript(limit, to_iterate=to_iterate)
         try:
             if background:
                 handle = CommandHandle(
@@ -210,8 +211,9 @@ class Commands:
             request_timeout=request_timeout,
             not_found=NotFoundException,
         )
-        transcript = Transcript(RETAINED_BYTES if retain_output else WINDOW_BYTES, pid)
         deliver = deliver_to(on_stdout, on_stderr, on_pty)
+        limit = RETAINED_BYTES if retain_output else WINDOW_BYTES
+        transcript = Transcript(limit, pid, to_iterate=not retain_output and deliver is None)
         try:
             return CommandHandle(self, stream, transcript, deliver, check=check, owner=False, stdin=None)
         except BaseException:

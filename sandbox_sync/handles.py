@@ -87,8 +87,11 @@ class CommandHandle:
     """A command in the background: what `commands.run(..., background=True)` and `commands.connect()` return.
 
     A thread of its own reads the command's output all the time, so the command never stalls for want of a
-    reader. Everything here may be used from any thread, at the same time and in any order. What is kept of
-    the output is bounded: the newest 64 MiB, or 1 MiB with `retain_output=False`.
+    reader. Everything here may be used from any thread, at the same time and in any order.
+
+    What is kept of the output is bounded: the newest 64 MiB. With `retain_output=False` it is 1 MiB, and the
+    output is there to be iterated over: unless there are callbacks, the command is held up until an iteration
+    takes it, or `wait` is called, or 30 seconds have passed.
 
     Leaving a `with` block kills the command if the handle came from `run`, and disconnects from it if it came
     from `connect`. A handle that is dropped without callbacks disconnects; the command runs on.
@@ -216,9 +219,12 @@ class CommandHandle:
     def __iter__(self) -> Iterator[Piece]:
         """The output as it arrives, from the oldest kept, as (stdout, stderr, pty) of which one is set.
 
+        The command is held up for an iteration that lags far behind; not for one that stands still then for
+        30 seconds.
+
         Raises:
-            SandboxException: The connection has ended before the command, or output came faster than it was
-                taken, so that some had to be dropped.
+            SandboxException: The connection has ended before the command, or the iteration stood still and
+                output was dropped.
         """
         yield from self._transcript.pieces(Deadline(None))
         if self._transcript.failure is not None:

@@ -208,7 +208,8 @@ def _info(sandbox: SandboxDetail | ListedSandbox) -> SandboxInfo:
         "sandbox_domain": said.get("domain"),
         "state": _state(sandbox.state),
     }
-    return SandboxInfo(**{field.name: said.get(field.name) for field in fields(SandboxInfo)})
+    known: dict[str, Any] = {field.name: said.get(field.name) for field in fields(SandboxInfo)}
+    return SandboxInfo(**known)
 
 
 def _state(said: str | None) -> SandboxState | str | None:

@@ -16,14 +16,19 @@ from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import ConnectionException, IncompleteCallException, SandboxException
 
 if TYPE_CHECKING:
-    from sandbox_sync.transport.streams import RpcStream
     from sandbox_sync_rpc import process_pb2
+
+    from sandbox_sync.transport.streams import RpcStream
 
 Channel: TypeAlias = Literal["stdout", "stderr", "pty"]
 Piece: TypeAlias = "tuple[str | None, str | None, bytes | None]"
 """A piece of output as (stdout, stderr, pty); exactly one of them is set."""
 
 _CHUNK_OVERHEAD = 128  # bytes that a chunk takes beside its data: many small ones must not escape the bound
+
+
+PATIENCE_SECONDS = 30.0
+"""How long the command is held up by an iteration that lags behind by the whole limit and stands still."""
 
 
 class Decoder:
@@ -50,12 +55,20 @@ class Decoder:
         yield from self.feed("stderr", b"", final=True)
 
 
+class _Iteration:
+    """One reader of the output: the number of the chunk that it takes next."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+
 class Transcript:
     """The output of a command and its end.
 
     Args:
         limit: Bytes of memory that the output may take; the oldest is dropped beyond it. None for no bound.
         pid: The command's process id, where it is known before its stream tells.
+        to_iterate: Whether somebody is going to iterate, and wants the output from its beginning.
 
     Attributes:
         pid: The command's process id, once it is known.
@@ -63,7 +76,7 @@ class Transcript:
         failure: Why its end will not be seen, once that is so.
     """
 
-    def __init__(self, limit: int | None, pid: int | None = None) -> None:
+    def __init__(self, limit: int | None, pid: int | None = None, *, to_iterate: bool = False) -> None:
         self.pid = pid
         self.end: process_pb2.ProcessEvent.EndEvent | None = None
         self.failure: BaseException | None = None
@@ -74,6 +87,8 @@ class Transcript:
         self._chunks: list[tuple[Channel, bytes]] = []
         self._dropped = 0  # chunks that are gone, which is the number of the oldest one kept
         self._size = 0
+        self._reserved = _Iteration(0) if to_iterate else None
+        self._iterations = {self._reserved} if self._reserved else set()
 
     @property
     def settled(self) -> bool:
@@ -147,17 +162,32 @@ class Transcript:
         with self._changed:
             self._chunks.append((channel, data))
             self._size += len(data) + _CHUNK_OVERHEAD
+            self._changed.notify_all()
             if self._limit is not None and self._size > self._limit:
                 self._drop_oldest(down_to=self._limit * 3 // 4)  # many at once: shifting a long list costs
-            self._changed.notify_all()
 
     def _drop_oldest(self, down_to: int) -> None:
-        dropped = 0
+        count = 0
         while self._size > down_to:
-            self._size -= len(self._chunks[dropped][1]) + _CHUNK_OVERHEAD
-            dropped += 1
-        del self._chunks[:dropped]
-        self._dropped += dropped
+            self._size -= len(self._chunks[count][1]) + _CHUNK_OVERHEAD
+            count += 1
+        for iteration in [*self._iterations]:
+            self._wait_for(iteration, self._dropped + count)
+        del self._chunks[:count]
+        self._dropped += count
+
+    def _wait_for(self, iteration: _Iteration, position: int) -> None:
+        """Let an iteration come up to a position, as long as it gets on."""
+        while self._is_awaited(iteration, position):
+            got_on = partial(self._got_on, iteration, iteration.position)
+            if not self._changed.wait_for(got_on, PATIENCE_SECONDS):
+                self._iterations.discard(iteration)
+
+    def _is_awaited(self, iteration: _Iteration, position: int) -> bool:
+        return iteration in self._iterations and iteration.position < position and not self.settled
+
+    def _got_on(self, iteration: _Iteration, position: int) -> bool:
+        return not self._is_awaited(iteration, position + 1)
 
     # Reading
 
@@ -175,27 +205,37 @@ class Transcript:
         """The output from the oldest kept, as it arrives, until the command is settled or the time is up.
 
         Raises:
-            SandboxException: Output was dropped before it was reached.
+            SandboxException: The iteration stood still for so long that output was dropped before it was
+            taken.
         """
         decoder = Decoder()
-        position = self._dropped
-        while True:
-            if not self._wait(partial(self._is_beyond, position), deadline):
-                return
-            with self._lock():
-                settled = self.settled
-                chunks = self._chunks[max(0, position - self._dropped) :]
-                missed = self._dropped - position
-            if missed > 0:
-                raise SandboxException(
-                    f"Command {self.pid} wrote faster than its output was read: {missed} chunks were dropped"
-                )
-            position += len(chunks)
-            for channel, data in chunks:
-                yield from decoder.feed(channel, data)
-            if settled:
-                yield from decoder.finish()
-                return
+        with self._lock():
+            iteration = self._reserved or _Iteration(self._dropped)
+            self._reserved = None
+            self._iterations.add(iteration)
+        try:
+            while self._wait(lambda: self._is_beyond(iteration.position), deadline):
+                with self._lock():
+                    settled = self.settled
+                    missed = self._dropped - iteration.position
+                    chunks = self._chunks[max(0, -missed) :]
+                if missed > 0:
+                    raise SandboxException(
+                        f"Command {self.pid} wrote on while nobody iterated: {missed} chunks were dropped"
+                    )
+                for channel, data in chunks:
+                    yield from decoder.feed(channel, data)
+                    with self._lock():
+                        iteration.position += 1
+                        self._changed.notify_all()
+                if settled:
+                    yield from decoder.finish()
+                    return
+        finally:
+            if os.getpid() == self._owner:  # not when a copy in a forked child is collected
+                with self._changed:
+                    self._iterations.discard(iteration)
+                    self._changed.notify_all()
 
     def _is_beyond(self, position: int) -> bool:
         return self.settled or position < self._dropped + len(self._chunks)
@@ -211,6 +251,11 @@ class Transcript:
         Raises:
             BaseException: What `interrupt` was given, once.
         """
+        with self._lock():
+            if self._reserved is not None:  # it is the end that is wanted, and not an iteration
+                self._iterations.discard(self._reserved)
+                self._reserved = None
+                self._changed.notify_all()
         in_time = self._wait(lambda: self.settled or self._interruption is not None, deadline)
         interruption, self._interruption = self._interruption, None
         if interruption is not None:

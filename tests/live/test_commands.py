@@ -242,6 +242,14 @@ def test_a_handle_that_is_left_does_not_hold_up_the_others(sandbox: Sandbox) -> 
     assert second.exit_code == 0
 
 
+def test_an_iteration_in_bounded_memory_gets_everything(sandbox: Sandbox) -> None:
+    handle = sandbox.commands.run("seq 2000000", background=True, retain_output=False)
+    time.sleep(0.5)
+    text = "".join(out or "" for out, _, _ in handle)
+    assert text == "".join(f"{n}\n" for n in range(1, 2_000_001))
+    assert handle.wait().truncated
+
+
 def test_iterating_gives_the_pieces_as_they_come(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run("echo out; sleep 0.2; echo err >&2", background=True)
     assert list(handle) == [("out\n", None, None), (None, "err\n", None)]

@@ -26,11 +26,12 @@ state_file = options["--state-file"]
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        stop = os.path.exists(os.path.join(os.path.dirname(state_file), "stop"))
         good = self.headers["X-API-Key"] == "secret" and self.path.startswith("/v2/sandboxes")
         self.send_response(200 if good else 401)
         self.end_headers()
         self.wfile.write(b"[]")
-        if os.path.exists(os.path.join(os.path.dirname(state_file), "stop")):
+        if stop:
             threading.Thread(target=self.server.shutdown).start()
 
     def log_message(self, *arguments):

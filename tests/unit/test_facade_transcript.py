@@ -156,30 +156,66 @@ def test_only_the_newest_output_is_kept_beyond_the_limit() -> None:
     assert 300 < len(numbers) < 800  # 132 bytes each, of which 75 to 100 kB are kept
 
 
-def test_an_iteration_that_is_overtaken_says_so() -> None:
-    transcript = Transcript(10_000)
-    first_read, all_written = threading.Event(), threading.Event()
-
-    def messages() -> Iterator[pb.StartResponse]:
-        yield data("stdout", b"x")
-        assert first_read.wait(10)
-        for _ in range(1000):
-            yield data("stdout", b"x")
-        yield ended()
-
-    def write() -> None:
-        transcript.follow(Stream(messages()), None)
-        all_written.set()
-
-    writer = threading.Thread(target=write)
+def writing(transcript: Transcript, messages: Iterable[pb.StartResponse]) -> threading.Thread:
+    writer = threading.Thread(target=transcript.follow, args=(Stream(messages), None))
     writer.start()
+    return writer
+
+
+MANY = [*(data("stdout", b"%04d" % n) for n in range(1000)), ended()]
+
+
+def test_an_iteration_that_gets_on_is_waited_for() -> None:
+    transcript = Transcript(10_000, to_iterate=True)
     pieces = transcript.pieces(FOREVER)
-    assert next(pieces) == ("x", None, None)
-    first_read.set()
-    assert all_written.wait(10)
+    writer = writing(transcript, MANY)
+    seen = []
+    for number, (out, _, _) in enumerate(pieces):
+        if number % 50 == 0:
+            time.sleep(0.01)
+        seen.append(out)
+    writer.join()
+    assert seen == [f"{n:04}" for n in range(1000)]
+    assert transcript.truncated
+
+
+def test_an_iteration_that_stands_still_is_left_behind_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox_sync.transcript.PATIENCE_SECONDS", 0.2)
+    transcript = Transcript(10_000, to_iterate=True)
+    pieces = transcript.pieces(FOREVER)
+    writer = writing(transcript, MANY)
+    assert next(pieces) == ("0000", None, None)
+    writer.join(5)
+    assert not writer.is_alive()
     with pytest.raises(SandboxException, match="dropped"):
         list(pieces)
+
+
+def test_who_waits_for_the_end_is_not_waited_for() -> None:
+    transcript = Transcript(10_000, to_iterate=True)
+    writer = writing(transcript, MANY)
+    assert transcript.wait(Deadline.after(5))
     writer.join()
+    assert transcript.truncated
+
+
+def test_an_iteration_that_is_given_up_holds_nothing_up() -> None:
+    transcript = Transcript(10_000)
+    writer = writing(transcript, MANY)
+    for _ in transcript.pieces(FOREVER):
+        break
+    writer.join(5)
+    assert not writer.is_alive()
+
+
+def test_a_failure_frees_the_writer_from_an_iteration_that_stands_still() -> None:
+    transcript = Transcript(10_000, to_iterate=True)
+    pieces = transcript.pieces(FOREVER)
+    writer = writing(transcript, MANY)
+    assert next(pieces) == ("0000", None, None)
+    transcript.fail(ConnectionException("disconnected"))
+    writer.join(5)
+    assert not writer.is_alive()
 
 
 def test_many_readers_see_all_output_while_it_is_written() -> None:
