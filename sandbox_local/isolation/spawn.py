@@ -113,7 +113,7 @@ class Spawner:
         try:
             os.chdir(program.cwd)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise _NoDirectory(error.errno) from error
+            raise _NoDirectory(error.errno, error.strerror) from error
 
     def _assume(self, user: User) -> None:
         """Load the filter, then become the user: the first needs root."""
