@@ -59,6 +59,8 @@ class Payload:
                 block = block[:left]
                 left -= len(block)
             yield block
+            if left == 0:
+                return
         if left:
             raise SandboxException(f"the file became {left} bytes shorter while it was being uploaded")
 

@@ -223,7 +223,7 @@ def read_all(response: BaseHTTPResponse, limit: TimeLimit | None) -> bytes:
     parts = []
     size = 0
     try:
-        for part in response.stream(BLOCK):
+        for part in response.stream(BLOCK, decode_content=True):
             parts.append(part)
             size += len(part)
             if size > MAX_MESSAGE:
