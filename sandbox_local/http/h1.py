@@ -89,6 +89,9 @@ class H1:
         if self._task is None:
             self._link.close()
 
+    def running(self) -> list[asyncio.Task[None]]:
+        return [] if self._task is None else [self._task]
+
     # What the parser calls.
 
     def _begin(self) -> None:
@@ -187,8 +190,8 @@ class H1:
         await link.drain()
 
     def _head(self, exchange: _Exchange, response: Response) -> bytes:
-        """Status line and header fields. Here it is settled whether the connection is kept: not if the client may
-        still be sending its body.
+        """Status line and header fields. Here it is settled whether the connection is kept: not if the client
+        may still be sending its body.
         """
         chunked = _is_chunked(exchange.request, response)
         delimited = chunked or "content-length" in response.headers or response.status in (204, 304)
@@ -271,8 +274,8 @@ class _BodySink:
     def send_head(self) -> None:
         """Send the head, if that was put off.
 
-        While there is nothing but the head to send, it waits for the end of the request: then it is known that
-        the connection can be kept.
+        While there is nothing but the head to send, it waits for the end of the request: then it is known
+        that the connection can be kept.
         """
         self._write(self._framed([]))
 

@@ -118,6 +118,9 @@ class H2:
         if not self._streams:
             self._hang_up()
 
+    def running(self) -> list[asyncio.Task[None]]:
+        return [stream.task for stream in self._streams.values() if stream.task is not None]
+
     def _reply(self) -> None:
         """Send what the protocol itself answers, to a PING for example.
 

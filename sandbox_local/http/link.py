@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import socket
+from collections.abc import Iterable
 from typing import Protocol, cast
 
 from sandbox_local.http.errors import ClientGone
@@ -34,6 +35,9 @@ class Codec(Protocol):
 
     def stop(self) -> None:
         """Take no more requests, finish those that run, then close."""
+
+    def running(self) -> Iterable[asyncio.Task[None]]:
+        """The tasks that make answers."""
 
 
 class Owner(Protocol):

@@ -17,6 +17,7 @@ from sandbox_local.http.message import Handler
 log = logging.getLogger(__name__)
 
 _RECEIVE_BUFFER = 256 << 10
+_CLEANUP_SECONDS = 5.0  # for handlers that were cancelled
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _HTTP2_SIGN = b"PRI"  # no HTTP/1.1 method starts like the preface of HTTP/2
 
@@ -64,6 +65,7 @@ class Server:
         self._handler = handler
         self._limits = limits
         self._links: set[Link] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._listeners: list[asyncio.Server] = []
         self._watch: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
@@ -97,6 +99,8 @@ class Server:
             for link in list(self._links):
                 link.abort()
             await self._empty.wait()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_CLEANUP_SECONDS)
         if self._watch is not None:
             self._watch.cancel()
 
@@ -111,8 +115,11 @@ class Server:
         return _Unknown(link, self._handler, self._limits)
 
     def closed(self, link: Link) -> None:
-        """Forget a connection."""
+        """Forget a connection, and remember what is still running for it."""
         self._links.discard(link)
+        for task in link.codec.running() if link.codec is not None else ():
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
         if not self._links:
             self._empty.set()
 
@@ -164,3 +171,6 @@ class _Unknown:
 
     def stop(self) -> None:
         self._link.close()
+
+    def running(self) -> list[asyncio.Task[None]]:
+        return []
