@@ -6,12 +6,13 @@ import io
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, cast
 from uuid import uuid4
 
 from urllib3.response import BaseHTTPResponse
 
 from sandbox_sync.errors import InvalidArgumentException, SandboxException
+from sandbox_sync.models import WriteData
 from sandbox_sync.transport.connections import NETWORK_ERRORS
 from sandbox_sync.transport.failures import Failure
 from sandbox_sync.transport.pools import BLOCK, failure_of, link_of, require_length
@@ -19,9 +20,6 @@ from sandbox_sync.transport.sockets import TimeLimit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Data: TypeAlias = "str | bytes | bytearray | memoryview | IO[bytes] | IO[str] | Iterable[bytes | str]"
-"""What can be uploaded. Text becomes UTF-8. Files are read from where they stand."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Payload:
             raise SandboxException(f"the file became {left} bytes shorter while it was being uploaded")
 
 
-def octets(data: Data) -> Payload:
+def octets(data: WriteData) -> Payload:
     """The content of one file as it is.
 
     Raises:

@@ -295,7 +295,7 @@ def _failure(error: Any, reason: Reason | None) -> RpcFailure:
     if reason is None:
         reason, sent = _reason(status, message)
     if "larger than max" in message:
-        code = "out_of_range"  # it is our own limit, and no matter of rates
+        code, reason = "out_of_range", "answer"  # our own limit: neither a matter of rates nor of connections
     if "Expected SETTINGS" in message:
         message = f'the server does not speak gRPC; use transport="connect" ({message})'
     return RpcFailure(message, code=code, reason=reason, sent=sent)
