@@ -13,7 +13,7 @@ Username: TypeAlias = str
 Stdout: TypeAlias = str
 Stderr: TypeAlias = str
 PtyOutput: TypeAlias = bytes
-WriteData: TypeAlias = "str | bytes | bytearray | memoryview | IO[bytes] | IO[str] | Iterable[bytes]"
+WriteData: TypeAlias = "str | bytes | bytearray | memoryview | IO[bytes] | IO[str] | Iterable[bytes | str]"
 """What a file can be written from. Text is written as UTF-8; a file object from where it stands."""
 
 
