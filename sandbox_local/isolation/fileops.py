@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import posixpath
+import socket
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from sandbox_local.isolation.fileops_entry import Names, entry, read_metadata, r
 from sandbox_local.isolation.fileops_paths import check_regular, expand, give, make_directories
 from sandbox_local.isolation.fileops_tree import remove_tree, walk
 from sandbox_local.isolation.fileops_usage import usage
+from sandbox_local.isolation.fileops_watch import Watcher
 
 Answer = tuple[dict[str, Any], list[int]]
 
@@ -173,6 +175,21 @@ def measure() -> Answer:
     return usage(), []
 
 
+def watch(user: str, path: str, recursive: bool, include_entry: bool) -> Answer:
+    """A socket to read from what happens in a directory, as `Watcher.run` tells; closing it ends that."""
+    watcher = Watcher(expand(path, users.find(user)), recursive, include_entry)
+    ours, theirs = socket.socketpair()
+    with ours:
+        if os.fork() == 0:
+            try:
+                theirs.close()
+                watcher.run(ours)
+            finally:
+                os._exit(0)
+    watcher.close()
+    return {}, [theirs.detach()]
+
+
 def _name(path: bytes) -> str:
     return text(posixpath.basename(posixpath.normpath(path)))
 
@@ -226,5 +243,6 @@ LONG: dict[str, Callable[..., Answer]] = {
     "remove": remove,
     "compose": compose,
     "usage": measure,
+    "watch": watch,
 }
 """The operations that may take long."""

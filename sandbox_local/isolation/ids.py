@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -108,14 +109,16 @@ def _make(ids: Ids) -> int:
         try:
             syscalls.set_dumpable(True)  # or its maps could not be written from here
             syscalls.unshare(syscalls.CLONE_NEWUSER)
-            os.write(tell, b"\0")
+            os.write(tell, b"0")
             signal.pause()
+        except OSError as error:
+            os.write(tell, b"%d" % (error.errno or 0))
         finally:
             os._exit(1)
     try:
         os.close(tell)
-        if not os.read(told, 1):
-            raise OSError(0, "unshare of a user namespace failed in a helper process")
+        if number := int(os.read(told, 16) or errno.EAGAIN):
+            raise OSError(number, f"unshare of a user namespace: {os.strerror(number)}")
         for kind in ("uid", "gid"):
             with open(f"/proc/{pid}/{kind}_map", "w", encoding="ascii") as map_file:
                 map_file.write(f"0 {ids.base} {ids.size}")

@@ -253,6 +253,9 @@ def main(path: str, arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < 3:
+        pass  # streams that the caller has closed
+    os.close(fd)
     try:
         request = Request(arguments)
         options = request.options

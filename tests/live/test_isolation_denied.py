@@ -1,0 +1,81 @@
+"""Machines that refuse isolation: one error that names cause and remedy, and never a box without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from sandbox_local.isolation import syscalls
+from sandbox_local.isolation.trial import works
+
+_START = """
+import asyncio
+from sandbox_local.isolation.base import BoxSpec, IsolationError
+from sandbox_local.isolation.namespaces import NamespaceBackend
+
+async def main():
+    backend = NamespaceBackend()
+    try:
+        await backend.start()
+        print("STARTED")
+    except IsolationError as error:
+        print(error)
+    try:
+        await backend.create(BoxSpec("box"))
+        print("CREATED")
+    except IsolationError:
+        print("refused")
+    await backend.close()
+
+asyncio.run(main())
+"""
+
+_NO_MORE_NAMESPACES = """
+from pathlib import Path
+import os
+from sandbox_local.isolation import syscalls
+uid, gid = os.geteuid(), os.getegid()
+syscalls.unshare(syscalls.CLONE_NEWUSER)
+Path("/proc/self/setgroups").write_text("deny")
+Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+Path("/proc/sys/user/max_user_namespaces").write_text("0")
+"""
+
+_A_FILTER = """
+from sandbox_local.isolation import seccomp, syscalls
+syscalls.load_seccomp(seccomp.command_filter())
+"""
+
+
+def _start(before: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", before + _START], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("denial", "cause", "remedy"),
+    [
+        (
+            _NO_MORE_NAMESPACES,
+            "the kernel may make no user namespaces",
+            "sysctl -w user.max_user_namespaces=",
+        ),
+        (_A_FILTER, "seccomp", "--security-opt seccomp=unconfined"),
+    ],
+)
+def test_a_refusal_is_told_with_its_cause_and_remedy(denial: str, cause: str, remedy: str) -> None:
+    """G27: where namespaces are denied, one error says why and what to do; nothing runs without isolation."""
+    if not works(syscalls.unshare, syscalls.CLONE_NEWUSER):
+        pytest.skip("this machine denies it without our doing")
+    message, refused = _start(denial)
+    assert message.startswith("This machine cannot make isolated sandboxes: ")
+    assert cause in message
+    assert remedy in message
+    assert "Nothing is ever run without isolation." in message
+    assert refused == "refused"
