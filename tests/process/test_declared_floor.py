@@ -13,26 +13,29 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 USE_BOTH_TRANSPORTS = """
-import google.protobuf, grpc, pydantic, requests, urllib3
-from importlib.metadata import distribution
+import os, sys
+from importlib.metadata import version
+from sandbox_local import LocalServer
 from sandbox_sync import Sandbox
-for transport in ("connect", "grpc"):
-    with Sandbox.create(transport=transport) as sandbox:
-        sandbox.files.write("a.txt", "text")
-        assert sandbox.files.read("a.txt") == "text"
-        assert [entry.name for entry in sandbox.files.list(".")].count("a.txt") == 1
-        assert sandbox.commands.run("echo out; echo err >&2").stderr == "err\\n"
-        assert [item.sandbox_id for item in Sandbox.list()] == [sandbox.sandbox_id]
-for module in (google.protobuf, grpc, pydantic, requests, urllib3):
-    print(module.__name__, module.__version__)
+with LocalServer() as server:
+    os.environ.update(server.env)
+    for transport in ("connect", "grpc"):
+        with Sandbox.create(transport=transport) as sandbox:
+            sandbox.files.write("a.txt", "text")
+            assert sandbox.files.read("a.txt") == "text"
+            assert [entry.name for entry in sandbox.files.list(".")].count("a.txt") == 1
+            assert sandbox.commands.run("echo out; echo err >&2").stderr == "err\\n"
+            assert [item.sandbox_id for item in Sandbox.list()] == [sandbox.sandbox_id]
+print(*(f"{name}=={version(name)}" for name in sys.argv[1:]))
 """
 
 
 def declared_floors() -> dict[str, str]:
-    """Name and oldest release of each dependency of the client, from the project's metadata."""
-    section = re.search(r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
-    assert section is not None
-    return dict(re.findall(r'"([\w-]+)>=([\d.]+)"', section.group(1)))
+    """Name and oldest release of each dependency of client and server, from the project's metadata."""
+    metadata = (ROOT / "pyproject.toml").read_text()
+    lists = re.findall(r"^(?:dependencies|local) = \[\n(.*?)^\]", metadata, re.M | re.S)
+    assert len(lists) == 2
+    return dict(re.findall(r'"([\w-]+)>=([\d.]+)"', "".join(lists)))
 
 
 @pytest.fixture(scope="session")
@@ -55,20 +58,16 @@ def oldest_releases() -> Path:
 
 
 @pytest.mark.timeout(240)
-def test_client_works_on_exactly_the_declared_floors(
-    oldest_releases: Path, server_env: dict[str, str]
-) -> None:
+def test_client_and_server_work_on_exactly_the_declared_floors(oldest_releases: Path) -> None:
     """G43: with the oldest declared releases installed, both transports create, run, read and list."""
+    floors = declared_floors()
     done = subprocess.run(
-        [sys.executable, "-c", USE_BOTH_TRANSPORTS],
-        env={**os.environ, **server_env, "PYTHONPATH": str(oldest_releases)},
+        [sys.executable, "-c", USE_BOTH_TRANSPORTS, *floors],
+        env={**os.environ, "PYTHONPATH": str(oldest_releases)},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    used = dict(line.split() for line in done.stdout.splitlines())
-    floors = declared_floors()
-    for module, name in (("grpc", "grpcio"), ("google.protobuf", "protobuf"), ("urllib3", "urllib3")):
-        assert used[module] == floors[name]
+    assert done.stdout.split() == [f"{name}=={floor}" for name, floor in floors.items()]
