@@ -19,12 +19,19 @@ def command(pid: int) -> str:
         return ""
 
 
+def started(pid: int) -> int | None:
+    """When a process was started, in clock ticks since the machine was; None if it has ended, even if nobody
+    has noticed. Together with the number it names a process for ever."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else int(fields[19])
+    except OSError:
+        return None
+
+
 def is_running(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    return started(pid) is not None
 
 
 def namespaces(pid: int) -> set[str]:

@@ -171,6 +171,7 @@ def test_a_sandbox_whose_first_process_dies_is_gone(client: RawClient) -> None:
         mark = f"sleep 1000.{os.getpid()}"
         events = sandbox.start(f"exec {mark}")
         next(events)
+        until(lambda: mark in [command(pid).strip() for pid in pids()])
         [sleeping] = [pid for pid in pids() if command(pid).strip() == mark]
         os.kill(first_process(sleeping), signal.SIGKILL)
         until(lambda: client.ask("GET", sandbox.path).status_code == 404)

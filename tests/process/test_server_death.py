@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_local import LocalServer
-from tests.processes import command, descendants, is_running, namespaces, pids
+from tests.processes import command, descendants, namespaces, pids, started
 from tests.raw_client import RawClient, Sandbox
 
 SECONDS = 2.0
@@ -24,7 +24,7 @@ OWNER = """
 import sys, time
 sys.path.insert(0, {root!r})
 from sandbox_local import LocalServer
-from tests.processes import command, descendants, is_running, namespaces, pids
+from tests.processes import command, descendants, namespaces, pids, started
 from tests.raw_client import RawClient
 server = LocalServer()
 server.start()
@@ -41,6 +41,9 @@ class Remains:
     def __init__(self, server_pid: int) -> None:
         self.before_mounts = mounts()
         self.pids = {server_pid, *descendants(server_pid)}
+        self.started = {pid: started(pid) for pid in self.pids}
+        # Numbers of namespaces are used again, so who came later is a stranger.
+        self.latest = max(filter(None, self.started.values()))
         self.namespaces = {
             namespace
             for pid in self.pids
@@ -50,10 +53,15 @@ class Remains:
 
     def left(self) -> list[str]:
         """Processes that still run, and namespaces that some process is still in."""
-        running = [f"process {pid}: {command(pid)}" for pid in self.pids if is_running(pid)]
+        running = [
+            f"process {pid}: {command(pid)}"
+            for pid in self.pids
+            if started(pid) is not None and started(pid) == self.started[pid]
+        ]
         inhabited = [
             f"process {pid} in {namespace}: {command(pid)}"
             for pid in pids()
+            if (at := started(pid)) is not None and at <= self.latest
             for namespace in self.namespaces.intersection(namespaces(pid))
         ]
         return running + inhabited
@@ -96,6 +104,11 @@ def busy(sandboxes: list[Sandbox]) -> Iterator[threading.Thread]:
             yield thread
 
 
+def wait_until_busy(sandboxes: list[Sandbox]) -> None:
+    for sandbox in sandboxes:
+        sandbox.run("until pgrep -x yes && pgrep -xf 'sleep 1000'; do :; done")
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_server_leaves_nothing_when_it_ends_under_load(end: signal.Signals, temporary: Path) -> None:
     """No process, no mount, no network namespace, no file, two seconds after the end, even by SIGKILL."""
@@ -104,8 +117,7 @@ def test_the_server_leaves_nothing_when_it_ends_under_load(end: signal.Signals, 
         client = RawClient.of(server)
         sandboxes = [client.create() for _ in range(4)]
         threads = list(busy(sandboxes))
-        for sandbox in sandboxes:
-            assert sandbox.run("pgrep -x sleep | head -1").strip(), "the load is on"
+        wait_until_busy(sandboxes)
         remains = Remains(server.pid)
         assert len(remains.pids) > 3 * len(sandboxes)
         assert len([name for name in remains.namespaces if name.startswith("net:")]) >= len(sandboxes)
@@ -135,7 +147,7 @@ def test_a_killed_sandbox_leaves_nothing_in_a_server_that_lives() -> None:
         idle = descendants(server.pid)
         sandbox = client.create()
         threads = list(busy([sandbox]))
-        assert sandbox.run("pgrep -x sleep | head -1").strip()
+        wait_until_busy([sandbox])
         remains = Remains(server.pid)
         remains.pids -= {server.pid, *idle}
         remains.namespaces -= {name for pid in {server.pid, *idle} for name in namespaces(pid)}
