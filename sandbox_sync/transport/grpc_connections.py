@@ -71,9 +71,9 @@ class Settings:
 class Connection:
     """A channel that all sandboxes behind one server share, and the process that may use it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, channel: grpc.Channel) -> None:
         self.owner = os.getpid()
-        self.channel = settings.channel()
+        self.channel = channel
 
     def __del__(self) -> None:
         if self.owner == os.getpid():
@@ -103,7 +103,7 @@ def connect(settings: Settings) -> Connection:
     connection = _connections.get(settings)
     if connection is None:
         _cooperate_with_gevent()
-        connection = _connections.setdefault(settings, Connection(settings))
+        connection = _connections.setdefault(settings, Connection(settings.channel()))
     return connection
 
 
