@@ -64,11 +64,13 @@ class H1:
                 self._refuse(error)
         self._regulate()
 
-    def ended(self) -> bool:
+    @property
+    def half_open(self) -> bool:
+        return self._tunnel is not None
+
+    def ended(self) -> None:
         if self._tunnel is not None:
             self._tunnel.end()
-            return True
-        return False
 
     def lost(self) -> None:
         self._deaf = self._over = True
@@ -82,7 +84,7 @@ class H1:
                 HttpError(408, f"the request head took longer than {self._limits.header_seconds:g} s")
             )
         else:
-            self._link.close()
+            self._link.abort()
 
     def stop(self) -> None:
         self._stopping = True
@@ -230,10 +232,12 @@ class H1:
         self._waiting.clear()
         if clean:
             self._link.close()
+            patience = self._limits.idle_seconds  # until the client has read what is unsent
         else:
             self._link.finish()
             self._link.resume_reading()
-            self._link.deadline = self._loop.time() + self._limits.linger_seconds
+            patience = self._limits.linger_seconds
+        self._link.deadline = self._loop.time() + patience
 
     # Flow.
 

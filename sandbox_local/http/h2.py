@@ -40,6 +40,8 @@ _RESET_SECONDS = 10.0
 class H2:
     """Answers the streams of a connection side by side."""
 
+    half_open = False
+
     def __init__(self, link: Link, handler: Handler, limits: Limits) -> None:
         """Speak HTTP/2 on `link`."""
         self._link = link
@@ -93,8 +95,8 @@ class H2:
             self._on_event(event)
         flush(self._connection, self._link)
 
-    def ended(self) -> bool:
-        return False
+    def ended(self) -> None:
+        pass
 
     def lost(self) -> None:
         self._deaf = True

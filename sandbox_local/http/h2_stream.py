@@ -9,6 +9,7 @@ from collections import deque
 from h2.connection import H2Connection
 
 from sandbox_local.http.body import Body
+from sandbox_local.http.errors import ClientGone
 from sandbox_local.http.exchange import outgoing_fields, pump
 from sandbox_local.http.link import Link
 from sandbox_local.http.message import FileSlice, Headers, Response, Tunnel
@@ -70,6 +71,8 @@ class Stream:
 
     async def drain(self) -> None:
         await self._sent.wait()
+        if self.reset:
+            raise ClientGone(self._link.peer)
         await self._link.drain()
 
     def window_opened(self) -> None:
@@ -93,9 +96,9 @@ class Stream:
     async def _finish(self, pieces: list[bytes], trailers: Headers | None) -> None:
         ends_with_head = not pieces and trailers is None and bool(self._head)
         self._queue(pieces, end_stream=ends_with_head)
-        if self._outbox:
+        if self._outbox or self.reset:
             flush(self._connection, self._link)
-            await self._sent.wait()
+            await self.drain()
         if trailers is not None:
             self._connection.send_headers(
                 self.stream_id, outgoing_fields(trailers, date=False), end_stream=True
@@ -106,6 +109,8 @@ class Stream:
         await self._link.drain()
 
     def _queue(self, pieces: list[bytes], *, end_stream: bool = False) -> None:
+        if self.reset:
+            return
         if self._head:
             self._connection.send_headers(self.stream_id, self._head, end_stream=end_stream)
             self._head = []

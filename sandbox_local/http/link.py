@@ -16,16 +16,21 @@ from sandbox_local.http.message import FileSlice
 log = logging.getLogger(__name__)
 
 _SENDFILE_STEP = 4 << 20
+_KEEPALIVE_SECONDS = 60
 
 
 class Codec(Protocol):
     """What turns the bytes of a connection into requests and answers into bytes."""
 
+    @property
+    def half_open(self) -> bool:
+        """Whether a client that has closed its side may still be listening."""
+
     def receive(self, data: memoryview) -> None:
         """Take bytes that arrived; they are valid during the call only."""
 
-    def ended(self) -> bool:
-        """The client closed its side; True keeps ours open."""
+    def ended(self) -> None:
+        """The client closed its side."""
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -89,6 +94,9 @@ class Link(asyncio.BufferedProtocol):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if self._socket.family in (socket.AF_INET, socket.AF_INET6):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS // 4)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
         self._transport.set_write_buffer_limits(self._write_buffer)
         self.codec = self._owner.opened(self)
 
@@ -105,7 +113,10 @@ class Link(asyncio.BufferedProtocol):
             self.abort()
 
     def eof_received(self) -> bool:
-        return self.codec is not None and self.codec.ended()
+        if self.codec is None:
+            return False
+        self.codec.ended()
+        return self.codec.half_open
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -203,10 +214,15 @@ class Link(asyncio.BufferedProtocol):
         """Close at once and drop what is unsent."""
         self._transport.abort()
 
-    def peer_hung_up(self, events: int) -> bool:
-        """Whether the kernel reports one of `events` (select.POLL...), as the loop does while it reads."""
+    def abandoned(self) -> bool:
+        """Whether the client has gone while nobody read from it."""
+        if self.reading or self.lost:
+            return False
+        gone = select.POLLHUP | select.POLLERR
+        if self.codec is None or not self.codec.half_open:
+            gone |= select.POLLRDHUP
         poll = select.poll()
-        poll.register(self._socket.fileno(), events)
+        poll.register(self._socket.fileno(), gone)
         return bool(poll.poll(0))
 
 

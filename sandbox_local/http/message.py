@@ -191,7 +191,7 @@ class ByteStream:
 
     Attributes:
         incoming: What the client sends; it ends when the client closes its side.
-        write: Sends bytes to the client; waits while the client does not read.
+        write: Sends bytes to the client; waits while the client does not read. Raises ClientGone.
         end: Tells the client that no more bytes will come.
     """
 

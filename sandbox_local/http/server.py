@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import select
 import socket
 from collections.abc import Sequence
 
@@ -128,17 +127,19 @@ class Server:
 
     def _patrol(self) -> None:
         """Look for connections whose time is up, and for clients that went away while nobody was reading."""
+        self._watch = self._loop.call_later(min(1.0, self._limits.header_seconds / 4), self._patrol)
         now = self._loop.time()
         for link in list(self._links):
             if link.deadline is not None and link.deadline <= now and link.codec is not None:
                 link.codec.expired()
-            elif not link.reading and link.peer_hung_up(select.POLLHUP | select.POLLERR):
+            elif link.abandoned():
                 link.abort()
-        self._watch = self._loop.call_later(min(1.0, self._limits.header_seconds / 4), self._patrol)
 
 
 class _Unknown:
     """A connection whose first bytes have not told yet which HTTP it is."""
+
+    half_open = False
 
     def __init__(self, link: Link, handler: Handler, limits: Limits) -> None:
         self._link = link
@@ -160,8 +161,8 @@ class _Unknown:
             codec.receive(memoryview(self._first))
         codec.receive(data)
 
-    def ended(self) -> bool:
-        return False
+    def ended(self) -> None:
+        pass
 
     def lost(self) -> None:
         pass

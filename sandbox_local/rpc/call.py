@@ -107,8 +107,8 @@ class Deadline:
         except asyncio.CancelledError:
             if not self._passed:
                 raise
-            if sys.version_info >= (3, 11) and self._working is not None:
-                self._working.uncancel()
+            if sys.version_info >= (3, 11) and self._working is not None and self._working.uncancel():
+                raise  # the client went away at the same time
             raise _deadline_exceeded() from None
         finally:
             self._working = None

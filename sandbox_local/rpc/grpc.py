@@ -30,10 +30,10 @@ async def call(
     async def body() -> AsyncIterator[bytes]:
         try:
             context = Context.of(request.headers, sandbox)
-            deadline = Deadline(_timeout(request.headers))
+            timeout = _timeout(request.headers)
             encoding = check_encoding(request.headers.get("grpc-encoding", "identity"))
             requests = messages(request.body, endpoint.method.request, codec, encoding)
-            async with aclosing(endpoint.run(requests, context, deadline)) as answers:
+            async with aclosing(endpoint.run(requests, context, Deadline(timeout))) as answers:
                 async for answer in answers:
                     yield pack(0, codec.encode(answer))
         except RpcError as error:

@@ -202,11 +202,14 @@ def test_client_that_goes_away_in_the_middle_of_its_body_cancels_the_handler(
     assert site.happened() == "cancelled"
 
 
-def test_client_that_vanishes_while_nobody_reads_its_body_is_noticed(server: Running, site: Site) -> None:
+@pytest.mark.parametrize("linger", [b"\0\0\0\0\0\0\0\0", b"\1\0\0\0\0\0\0\0"], ids=["closes", "resets"])
+def test_client_that_vanishes_while_nobody_reads_its_body_is_noticed(
+    server: Running, site: Site, linger: bytes
+) -> None:
     with server.connect() as wire:
         wire.send(b"POST /hoard HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n" + bytes(1_000_000))
         assert site.happened() == "waiting"
-        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     assert site.happened() == "cancelled"
 
 
