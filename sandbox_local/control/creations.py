@@ -20,9 +20,11 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 @dataclass(frozen=True)
 class _Entry:
+    """What a key was used for, and the id of the sandbox that came of it: the sandbox itself may end."""
+
     at: float
     request: bytes
-    task: asyncio.Task[Sandbox]
+    sandbox_id: asyncio.Task[str]
 
 
 class Creations:
@@ -59,18 +61,19 @@ class Creations:
         self._forget_old()
         entry = self._entries.get(key)
         if entry is None:
-            entry = _Entry(time.monotonic(), request, self._registry.create(plan))
-            self._entries[key] = entry
-            entry.task.add_done_callback(lambda task: self._forget_failed(key, task))
+            making = asyncio.get_running_loop().create_task(_id_of(self._registry.create(plan)))
+            entry = self._entries[key] = _Entry(time.monotonic(), request, making)
+            making.add_done_callback(lambda made: self._forget_failed(key, made))
         elif entry.request != request:
             raise Conflict(
                 "this Idempotency-Key was used for a create request with other parameters; "
                 "use one new key for each sandbox"
             )
-        sandbox = await asyncio.shield(entry.task)
-        if self._registry.find(sandbox.sandbox_id) is None:
+        sandbox_id = await asyncio.shield(entry.sandbox_id)
+        sandbox = self._registry.find(sandbox_id)
+        if sandbox is None:
             raise Conflict(
-                f"sandbox {sandbox.sandbox_id}, created with this Idempotency-Key, has ended; "
+                f"sandbox {sandbox_id}, created with this Idempotency-Key, has ended; "
                 "use a new key for a new sandbox"
             )
         return sandbox
@@ -83,9 +86,10 @@ class Creations:
             task.add_done_callback(self._registry.discard)
             raise
 
-    def _forget_failed(self, key: str, task: asyncio.Task[Sandbox]) -> None:
+    def _forget_failed(self, key: str, made: asyncio.Task[str]) -> None:
+        failed = made.cancelled() or made.exception() is not None
         entry = self._entries.get(key)
-        if entry is not None and entry.task is task and (task.cancelled() or task.exception() is not None):
+        if failed and entry is not None and entry.sandbox_id is made:
             del self._entries[key]
 
     def _forget_old(self) -> None:
@@ -95,3 +99,7 @@ class Creations:
             if entry.at > horizon and len(self._entries) < MOST_KEYS:
                 break
             del self._entries[key]
+
+
+async def _id_of(made: asyncio.Task[Sandbox]) -> str:
+    return (await made).sandbox_id

@@ -274,6 +274,18 @@ def test_a_child_that_outlives_its_owner_does_not_keep_the_server() -> None:
     assert not is_healthy(url), f"server {pid} outlives its owner"
 
 
+def test_a_sandbox_is_there_soon_after_the_server() -> None:
+    """G58: create() takes at most 100 ms once the server is ready."""
+    times = []
+    for _ in range(5):
+        with LocalServer() as server:
+            client = RawClient.of(server)
+            started = time.perf_counter()
+            client.create()
+            times.append(time.perf_counter() - started)
+    assert min(times) < 0.1, times
+
+
 def test_stop_from_many_threads_at_once_is_one_stop() -> None:
     server = LocalServer()
     with ThreadPoolExecutor(8) as pool:
