@@ -14,7 +14,8 @@ from sandbox_local.rpc.call import Deadline, Endpoint
 from sandbox_local.rpc.codec import Codec
 from sandbox_local.rpc.codes import Code, RpcError
 from sandbox_local.rpc.context import Context
-from sandbox_local.rpc.envelope import ENCODINGS, MESSAGE_BYTES, check_encoding, decompress, messages, pack
+from sandbox_local.rpc.envelope import messages, pack
+from sandbox_local.rpc.payload import ENCODINGS, MESSAGE_BYTES, check_encoding, decode, encode
 
 _END_OF_STREAM = 0x02
 _ACCEPTED = ",".join(ENCODINGS)
@@ -32,7 +33,9 @@ async def unary(
             answer = await anext(answers)
     except RpcError as error:
         return Response.json(error.code.http_status, _error(error), {"accept-encoding": _ACCEPTED})
-    return Response(200, {"content-type": content_type, "accept-encoding": _ACCEPTED}, codec.encode(answer))
+    return Response(
+        200, {"content-type": content_type, "accept-encoding": _ACCEPTED}, await encode(answer, codec)
+    )
 
 
 async def streaming(
@@ -48,7 +51,7 @@ async def streaming(
             requests = messages(request.body, endpoint.method.request, codec, encoding)
             async with aclosing(endpoint.run(requests, context, _deadline(endpoint, context))) as answers:
                 async for answer in answers:
-                    yield pack(0, codec.encode(answer))
+                    yield pack(0, await encode(answer, codec))
         except RpcError as error:
             end["error"] = _error(error)
         yield pack(_END_OF_STREAM, json.dumps(end).encode())
@@ -73,7 +76,7 @@ async def _bare_message(
     request: Request, kind: type[Message], codec: Codec, encoding: str
 ) -> AsyncIterator[Message]:
     data = await request.body.read(MESSAGE_BYTES)
-    yield codec.decode(decompress(data, encoding) if encoding != "identity" else data, kind)
+    yield await decode(data, kind, codec, encoding)
 
 
 def _error(error: RpcError) -> dict[str, str]:

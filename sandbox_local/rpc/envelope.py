@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
 from google.protobuf.message import Message
 
 from sandbox_local.rpc.codec import Codec
 from sandbox_local.rpc.codes import Code, RpcError
+from sandbox_local.rpc.payload import MESSAGE_BYTES, decode
 
 COMPRESSED = 0x01
-MESSAGE_BYTES = 64 << 20
-"""The most bytes that one request message may have, compressed or not."""
-ENCODINGS = ("gzip", "identity")
-"""The compressions that requests may have."""
 
 _PREFIX = struct.Struct(">BI")
 
@@ -77,7 +73,7 @@ async def messages(
         body: The bytes as they come.
         kind: Type of the messages.
         codec: How they are written.
-        encoding: How those with the COMPRESSED flag are compressed, one of ENCODINGS.
+        encoding: How those with the COMPRESSED flag are compressed.
 
     Raises:
         RpcError: The body is not a sequence of such messages (INVALID_ARGUMENT).
@@ -87,41 +83,7 @@ async def messages(
         for flags, payload in unpacker.feed(chunk):
             if flags & ~COMPRESSED:
                 raise RpcError(Code.INVALID_ARGUMENT, f"no request message has the flags {flags:#04x}")
-            yield codec.decode(decompress(payload, encoding) if flags else payload, kind)
+            if flags and encoding == "identity":
+                raise RpcError(Code.INVALID_ARGUMENT, "a message is compressed, but the call did not say how")
+            yield await decode(payload, kind, codec, encoding if flags else "identity")
     unpacker.end()
-
-
-def check_encoding(encoding: str) -> str:
-    """`encoding` in canonical form.
-
-    Raises:
-        RpcError: It is not known here (UNIMPLEMENTED).
-    """
-    encoding = encoding.strip().lower()
-    if encoding not in ENCODINGS:
-        raise RpcError(
-            Code.UNIMPLEMENTED, f"unknown compression {encoding[:40]!r}: send {' or '.join(ENCODINGS)}"
-        )
-    return encoding
-
-
-def decompress(data: bytes, encoding: str) -> bytes:
-    """Undo a compression, up to MESSAGE_BYTES.
-
-    Raises:
-        RpcError: The data are broken, longer than that, or not compressed at all (INVALID_ARGUMENT).
-    """
-    if encoding != "gzip":
-        raise RpcError(
-            Code.INVALID_ARGUMENT, "a message is flagged as compressed, but no compression was agreed"
-        )
-    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        plain = inflater.decompress(data, MESSAGE_BYTES + 1)
-    except zlib.error:
-        raise RpcError(Code.INVALID_ARGUMENT, "a compressed message is not valid gzip") from None
-    if len(plain) > MESSAGE_BYTES:
-        raise RpcError(Code.INVALID_ARGUMENT, f"a compressed message is longer than {MESSAGE_BYTES} bytes")
-    if not inflater.eof or inflater.unused_data:
-        raise RpcError(Code.INVALID_ARGUMENT, "a compressed message is not one whole gzip stream")
-    return plain

@@ -13,7 +13,8 @@ from sandbox_local.rpc.call import Deadline, Endpoint
 from sandbox_local.rpc.codec import Codec
 from sandbox_local.rpc.codes import Code, RpcError
 from sandbox_local.rpc.context import Context
-from sandbox_local.rpc.envelope import ENCODINGS, check_encoding, messages, pack
+from sandbox_local.rpc.envelope import messages, pack
+from sandbox_local.rpc.payload import ENCODINGS, check_encoding, encode
 
 _TRAILERS = 0x80
 _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
@@ -35,7 +36,7 @@ async def call(
             requests = messages(request.body, endpoint.method.request, codec, encoding)
             async with aclosing(endpoint.run(requests, context, Deadline(timeout))) as answers:
                 async for answer in answers:
-                    yield pack(0, codec.encode(answer))
+                    yield pack(0, await encode(answer, codec))
         except RpcError as error:
             _conclude(trailers, error)
         else:

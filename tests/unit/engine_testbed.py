@@ -173,6 +173,13 @@ class Wire:
         found, self._buffer = self._buffer, b""
         return found
 
+    def shut(self) -> None:
+        """Send no more."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
     def closed(self) -> bool:
         """Wait for the server to close; whether it did so without another byte."""
         try:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sandbox_local.http import ByteStream, Headers, HttpError, Limits, Request, Response, Tunnel
 from tests.unit.engine_testbed import LOOPS, Running, serving
@@ -424,3 +426,35 @@ def test_tunnel_that_returns_closes_the_connection() -> None:
 def test_tunnel_is_refused_to_a_request_that_did_not_ask_for_one() -> None:
     with serving(tunnelling) as server, server.connect() as wire:
         assert wire.ask(b"GET /ws HTTP/1.1\r\nHost: h\r\n\r\n").status == 500
+
+
+@pytest.fixture(scope="module")
+def fuzzed() -> Iterator[Running]:
+    with serving(handler, limits=LIMITS) as running:
+        yield running
+
+
+def mutated(data: st.DataObject, message: bytes) -> bytes:
+    """A message with a few pieces replaced by others."""
+    pieces = st.sampled_from(
+        [b"", b"\r\n", b"\n", b":", b" ", b"\0", b"0", b"chunked", b"Content-Length: 9\r\n"]
+    )
+    for _ in range(data.draw(st.integers(0, 4))):
+        start = data.draw(st.integers(0, len(message)))
+        end = min(len(message), start + data.draw(st.integers(0, 5)))
+        message = message[:start] + data.draw(pieces | st.binary(max_size=5)) + message[end:]
+    return message
+
+
+@given(
+    st.data(),
+    st.sampled_from([CHUNKED, SIZED, CHUNKED + SIZED, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(99)]),
+)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_whatever_shake_the_server(fuzzed: Running, data: st.DataObject, message: bytes) -> None:
+    with fuzzed.connect() as wire:
+        wire.send_until_refused(mutated(data, message), 1)
+        wire.shut()
+        wire.closed()
+    with fuzzed.connect() as wire:
+        assert wire.ask(SIZED).body == b"POST /echo?a=b 1.1 abcde"

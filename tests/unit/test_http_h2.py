@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from h2.errors import ErrorCodes
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, PingFrame, SettingsFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sandbox_local.http import Headers, HttpError, Limits, Request, Response, Tunnel
 from tests.unit.engine_testbed import LOOPS, Running, serving
@@ -217,3 +220,33 @@ def test_control_frames_that_ask_for_answers_nobody_reads_end_the_connection() -
     with serving(handler) as server, server.connect(receive_buffer=4096) as wire:
         wire.send(PREFACE + SETTINGS)
         assert wire.send_until_refused(ping, 1000) < 1000
+
+
+FRAMES = st.lists(
+    st.tuples(st.integers(0, 10), st.integers(0, 255), st.sampled_from([0, 1, 3, 5]), st.binary(max_size=30)),
+    max_size=10,
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed() -> Iterator[Running]:
+    with serving(handler, limits=LIMITS) as running:
+        yield running
+
+
+@given(FRAMES)
+@settings(max_examples=200, deadline=None)
+def test_no_frames_whatever_shake_the_server(
+    fuzzed: Running, frames: list[tuple[int, int, int, bytes]]
+) -> None:
+    message = (
+        PREFACE + SETTINGS + frame(HeadersFrame, 1, data=b"\x82\x86\x84\x41\x01h", flags=["END_HEADERS"])
+    )
+    for kind, flags, stream, payload in frames:
+        message += struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+    with fuzzed.connect() as wire:
+        wire.send_until_refused(message, 1)
+        wire.shut()
+        wire.closed()
+    with Http2(fuzzed.port) as client:
+        assert client.ask("GET", "/echo").status == 200

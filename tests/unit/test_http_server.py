@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import queue
 import resource
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from sandbox_local.http import FileSlice, Limits, Request, Response, listen
 from tests.unit.engine_testbed import LOOPS, WAIT, Running, serving
@@ -397,3 +399,20 @@ def test_receive_queue_of_a_lingering_connection_is_emptied(site: Site) -> None:
         assert poll.poll(WAIT * 1000)
         wire.send(bytes(5_000_000))
         assert wire.answer().body == b"hello"
+
+
+def test_usual_clients_are_served_over_one_connection_each(server: Running, site: Site) -> None:
+    standard = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT)
+    with urllib3.PoolManager(maxsize=1, block=True, timeout=WAIT, retries=False) as pool:
+        for _ in range(20):
+            standard.request("POST", "/count", body=iter([b"ab", b"c"]), encode_chunked=True)
+            assert standard.getresponse().read() == b"3"
+            url = f"http://127.0.0.1:{server.port}"
+            assert pool.request("POST", f"{url}/count", body=iter([b"ab", b"c"])).data == b"3"
+            assert (
+                pool.request("GET", f"{url}/download", fields={"length": 100}).data
+                == site.file.read_bytes()[:100]
+            )
+        assert pool.connection_from_url(url).num_connections == 1
+    assert len(server.server._links) <= 2
+    standard.close()

@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from sandbox_sync_rpc import process_pb2
 
 from sandbox_local.rpc import Code
-from sandbox_local.rpc.envelope import MESSAGE_BYTES, Unpacker, pack
+from sandbox_local.rpc.envelope import Unpacker, pack
+from sandbox_local.rpc.payload import MESSAGE_BYTES
 from tests.unit.engine_testbed import LOOPS, Answer, Running, Wire, serving
 from tests.unit.http2_client import Http2
 from tests.unit.rpc_testbed import Site, data, start_request

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
+import threading
 import zlib
 from collections.abc import AsyncIterator, Callable
 
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from sandbox_sync_rpc import filesystem_pb2, process_pb2, services
 
 from sandbox_local.http import Headers
-from sandbox_local.rpc import Code, Context, Rpc, RpcError, envelope
+from sandbox_local.rpc import Code, Context, Rpc, RpcError
 from sandbox_local.rpc.codec import JSON, PROTO
-from sandbox_local.rpc.envelope import MESSAGE_BYTES, Unpacker, check_encoding, decompress, messages, pack
+from sandbox_local.rpc.envelope import Unpacker, messages, pack
+from sandbox_local.rpc.payload import MESSAGE_BYTES, check_encoding, decode, decompress, encode
 
 FRAMES = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=40)), max_size=8)
 
@@ -89,11 +91,11 @@ def test_envelope_that_announces_too_much_is_refused_before_it_is_read() -> None
 
 
 def test_gzip_is_undone_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert decompress(gzip.compress(b"abc"), "gzip") == b"abc"
-    monkeypatch.setattr(envelope, "MESSAGE_BYTES", 1000)
-    assert decompress(gzip.compress(bytes(1000)), "gzip") == bytes(1000)
+    assert decompress(gzip.compress(b"abc")) == b"abc"
+    monkeypatch.setattr("sandbox_local.rpc.payload.MESSAGE_BYTES", 1000)
+    assert decompress(gzip.compress(bytes(1000))) == bytes(1000)
     with pytest.raises(RpcError, match="longer than"):
-        decompress(gzip.compress(bytes(1001)), "gzip")
+        decompress(gzip.compress(bytes(1001)))
 
 
 NOT_GZIP = {
@@ -109,8 +111,30 @@ NOT_GZIP = {
 @pytest.mark.parametrize("noise", NOT_GZIP.values(), ids=NOT_GZIP)
 def test_what_is_not_one_gzip_stream_is_refused(noise: bytes) -> None:
     with pytest.raises(RpcError) as caught:
-        decompress(noise, "gzip")
+        decompress(noise)
     assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_large_messages_are_read_and_written_beside_the_loop(size: int) -> None:
+    threads: list[int] = []
+
+    class Codec:
+        def encode(self, message: Message) -> bytes:
+            threads.append(threading.get_ident())
+            return PROTO.encode(message)
+
+        def decode(self, data: bytes, kind: type[Message]) -> Message:
+            threads.append(threading.get_ident())
+            return PROTO.decode(data, kind)
+
+    async def there_and_back(message: Message) -> Message:
+        data = await encode(message, Codec())
+        return await decode(data, type(message), Codec(), "identity")
+
+    message = process_pb2.ProcessInput(stdin=bytes(size))
+    assert asyncio.run(there_and_back(message)) == message
+    assert [thread == threading.get_ident() for thread in threads] == [size == 10] * 2
 
 
 def test_encodings_are_known_or_unimplemented() -> None:
