@@ -25,7 +25,10 @@ from sandbox_local.statefile import StateFile
 
 log = logging.getLogger(__name__)
 
+# What requests have when the server is told to stop, and what it has itself: less than LocalServer waits
+# before it kills.
 _GRACE_SECONDS = 1.0
+_STOP_SECONDS = 8.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -42,12 +45,17 @@ async def serve(config: Config, on_ready: Callable[[str], None]) -> None:
         StateFileHeld: Another server has the state file.
         OSError: The address can't be had, or the state file can't be written.
     """
+    told = _told_to_stop(config.lifeline)
     serving = asyncio.get_running_loop().create_task(_serve(config, on_ready))
-    _stop_when_told(serving, config.lifeline)
-    try:
-        await serving
-    except asyncio.CancelledError:
-        pass
+    await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+    if told.done():
+        serving.cancel()
+        await asyncio.wait({serving}, timeout=_STOP_SECONDS)
+        if not serving.done():
+            log.error("not everything ended in %g s; it ends with the server now", _STOP_SECONDS)
+            os._exit(1)
+    if not serving.cancelled():
+        serving.result()
 
 
 async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
@@ -85,16 +93,14 @@ def version() -> str:
     return importlib.metadata.version("sandbox-sync")
 
 
-def _stop_when_told(serving: asyncio.Task[None], lifeline: int | None) -> None:
-    """Cancel `serving` at the first signal, or when the lifeline ends."""
+def _told_to_stop(lifeline: int | None) -> asyncio.Future[None]:
+    """Resolves at the first signal, or when the lifeline ends."""
     loop = asyncio.get_running_loop()
-    told = False
+    told: asyncio.Future[None] = loop.create_future()
 
     def stop() -> None:
-        nonlocal told
-        if not told:
-            told = True
-            serving.cancel()
+        if not told.done():
+            told.set_result(None)
 
     def read(descriptor: int) -> None:
         if not os.read(descriptor, 4096):
@@ -107,6 +113,7 @@ def _stop_when_told(serving: asyncio.Task[None], lifeline: int | None) -> None:
             loop.add_signal_handler(signum, stop)
     if lifeline is not None:
         loop.add_reader(lifeline, read, lifeline)
+    return told
 
 
 async def _close(server: Server, registry: Registry) -> None:

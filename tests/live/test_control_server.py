@@ -90,6 +90,31 @@ def test_a_signal_ends_it_with_success(signum: signal.Signals) -> None:
         assert not is_healthy(env["E2B_API_URL"])
 
 
+def test_a_server_that_cannot_come_to_an_end_ends_all_the_same() -> None:
+    script = """
+import asyncio, sys
+from sandbox_local import __main__, serve
+async def stuck(config, on_ready):
+    while True:
+        try:
+            print("ready", flush=True)
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            pass
+serve._serve, serve._STOP_SECONDS = stuck, 0.2
+__main__.main(["serve"])
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert "not everything ended" in errors
+
+
 def test_each_server_has_a_key_of_its_own_whatever_the_environment_says(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("given-key-0123456789\n")
