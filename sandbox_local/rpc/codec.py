@@ -14,7 +14,13 @@ _EXCERPT = 200
 
 
 class Codec(Protocol):
-    """One way of writing messages."""
+    """One way of writing messages.
+
+    Attributes:
+        quick_bytes: Length of a message up to which reading or writing it takes no more than milliseconds.
+    """
+
+    quick_bytes: int
 
     def encode(self, message: Message) -> bytes:
         """The message as bytes."""
@@ -28,6 +34,8 @@ class Codec(Protocol):
 
 
 class _Proto:
+    quick_bytes = 4 << 20
+
     def encode(self, message: Message) -> bytes:
         return message.SerializeToString()
 
@@ -39,6 +47,8 @@ class _Proto:
 
 
 class _Json:
+    quick_bytes = 128 << 10
+
     def encode(self, message: Message) -> bytes:
         return json.dumps(json_format.MessageToDict(message), separators=(",", ":")).encode()
 

@@ -15,8 +15,6 @@ MESSAGE_BYTES = 64 << 20
 ENCODINGS = ("gzip", "identity")
 """The compressions that requests may have."""
 
-_QUICK_BYTES = 64 << 10
-
 
 def check_encoding(encoding: str) -> str:
     """`encoding` in canonical form.
@@ -44,14 +42,14 @@ async def decode(data: bytes, kind: type[Message], codec: Codec, encoding: str) 
     Raises:
         RpcError: It is no such message (INVALID_ARGUMENT).
     """
-    if encoding == "identity" and len(data) <= _QUICK_BYTES:
+    if encoding == "identity" and len(data) <= codec.quick_bytes:
         return codec.decode(data, kind)
     return await asyncio.to_thread(_decode, data, kind, codec, encoding)
 
 
 async def encode(message: Message, codec: Codec) -> bytes:
     """The payload of a message; a large one is written in a thread, as the loop has others to serve."""
-    if message.ByteSize() <= _QUICK_BYTES:
+    if message.ByteSize() <= codec.quick_bytes:
         return codec.encode(message)
     return await asyncio.to_thread(codec.encode, message)
 

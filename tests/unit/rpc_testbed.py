@@ -33,7 +33,7 @@ class Site:
     def __init__(self) -> None:
         self.events: queue.Queue[str] = queue.Queue()
         self.contexts: queue.Queue[Context] = queue.Queue()
-        process = dict.fromkeys(services.PROCESS.methods, self._unary_failure)
+        process: dict[str, Any] = dict.fromkeys(services.PROCESS.methods, self._unary_failure)
         process |= {"List": self.list, "SendInput": self.send_input, "StreamInput": self.stream_input}
         process |= {"Start": self.start, "Connect": self.connect}
         filesystem = dict.fromkeys(services.FILESYSTEM.methods, self._unary_failure)

@@ -410,7 +410,7 @@ def test_usual_clients_are_served_over_one_connection_each(server: Running, site
             url = f"http://127.0.0.1:{server.port}"
             assert pool.request("POST", f"{url}/count", body=iter([b"ab", b"c"])).data == b"3"
             assert (
-                pool.request("GET", f"{url}/download", fields={"length": 100}).data
+                pool.request("GET", f"{url}/download", fields={"length": "100"}).data
                 == site.file.read_bytes()[:100]
             )
         assert pool.connection_from_url(url).num_connections == 1

@@ -32,7 +32,7 @@ def test_envelopes_come_out_as_they_went_in_however_they_are_split(
     stream = b"".join(pack(flags, payload) for flags, payload in frames)
     cuts = sorted(choose.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     unpacker = Unpacker()
-    found = []
+    found: list[tuple[int, bytes]] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         found.extend(unpacker.feed(stream[start:end]))
     unpacker.end()
@@ -120,6 +120,8 @@ def test_large_messages_are_read_and_written_beside_the_loop(size: int) -> None:
     threads: list[int] = []
 
     class Codec:
+        quick_bytes = 1000
+
         def encode(self, message: Message) -> bytes:
             threads.append(threading.get_ident())
             return PROTO.encode(message)
