@@ -1,17 +1,23 @@
 """File operations of a box, without belief in what the box answers.
 
-What leaves here is a dict and, if one was asked for, a descriptor of a regular file: reading or writing
-anything else, such as a pipe that the box made, could block the server for ever.
+What leaves here is a dict and, if one was asked for, a descriptor of a regular file or a socket: reading or
+writing anything else, such as a pipe that the box made, could block the server for ever.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
-from sandbox_local.isolation.base import Box
+from sandbox_local.envd.faults import rpc_error
+from sandbox_local.isolation.base import Box, BoxGone, UnknownUser
+from sandbox_local.rpc import Code, Context, RpcError
+
+_T = TypeVar("_T")
 
 
 async def ask(box: Box, operation: str, **arguments: Any) -> dict[str, Any]:
@@ -31,6 +37,69 @@ async def open_file(box: Box, operation: str, **arguments: Any) -> tuple[dict[st
         return answer, fds[0]
     _close(fds)
     raise OSError(errno.EIO, "the sandbox answered with something that is no file")
+
+
+async def open_socket(box: Box, operation: str, **arguments: Any) -> socket.socket:
+    """Run an operation that opens a socket; it belongs to the caller. Raises what `Box.files` raises."""
+    _, fds = await box.files(operation, **arguments)
+    if len(fds) == 1 and stat.S_ISSOCK(os.fstat(fds[0]).st_mode):
+        return socket.socket(fileno=fds[0])
+    _close(fds)
+    raise OSError(errno.EIO, "the sandbox answered with something that is no socket")
+
+
+class RpcFiles:
+    """File operations for the user of an RPC, whose failures are its errors."""
+
+    def __init__(self, box: Box, default_user: str) -> None:
+        """Make them.
+
+        Args:
+            box: Where the files are.
+            default_user: Decides paths and ownership for requests that name no user.
+        """
+        self._box = box
+        self._default_user = default_user
+
+    async def do(
+        self,
+        how: Callable[..., Awaitable[_T]],
+        operation: str,
+        context: Context,
+        codes: Mapping[int, Code],
+        **arguments: Any,
+    ) -> _T:
+        """Run an operation.
+
+        Args:
+            how: `ask`, `open_file` or `open_socket`.
+            operation: Its name.
+            context: Of the call.
+            codes: What an errno means; one that is not here is INTERNAL.
+            **arguments: Of the operation, but for the user.
+
+        Raises:
+            RpcError: It failed.
+        """
+        user = context.user or self._default_user
+        try:
+            return await how(self._box, operation, user=user, **arguments)
+        except (BoxGone, UnknownUser) as error:
+            raise rpc_error(error) from None
+        except ValueError as error:
+            raise RpcError(Code.INVALID_ARGUMENT, str(error)) from None
+        except OSError as error:
+            code = codes.get(error.errno or 0, Code.INTERNAL)
+            raise RpcError(code, error.strerror or str(error)) from None
+
+    async def check_user(self, context: Context) -> None:
+        """Refuse a user that the box has not, for calls that have no other use for it.
+
+        Raises:
+            RpcError: It has not (UNAUTHENTICATED), or the box has ended (UNAVAILABLE).
+        """
+        if context.user:
+            await self.do(ask, "expand", context, {}, path="")
 
 
 def _close(fds: list[int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sandbox_sync_rpc import process_pb2 as pb
 
+from sandbox_local.envd.boxfiles import RpcFiles
 from sandbox_local.envd.fanout import Lagging, Reader
 from sandbox_local.envd.faults import rpc_error
 from sandbox_local.envd.input import InputClosed
@@ -39,15 +40,17 @@ class ProcessService:
     a tag that several processes carry means the one that was started last.
     """
 
-    def __init__(self, box: Box, envs: Mapping[str, str], default_user: str) -> None:
+    def __init__(self, box: Box, files: RpcFiles, envs: Mapping[str, str], default_user: str) -> None:
         """Make the service.
 
         Args:
             box: Where the processes run.
+            files: The files of the box.
             envs: Variables that every process gets; those of a request win.
             default_user: Runs the processes of requests that name no user.
         """
         self._box = box
+        self._files = files
         self._envs = envs
         self._default_user = default_user
         self._processes: dict[
@@ -75,7 +78,7 @@ class ProcessService:
 
     async def list_processes(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
         """The processes that run."""
-        await self._check_user(context)
+        await self._files.check_user(context)
         return pb.ListResponse(
             processes=[
                 pb.ProcessInfo(config=running.config, pid=running.process.pid, tag=running.tag)
@@ -241,7 +244,7 @@ class ProcessService:
     async def _find(
         self, selector: pb.ProcessSelector, context: Context, *, ended_too: bool = False
     ) -> Running:
-        await self._check_user(context)
+        await self._files.check_user(context)
         kind = selector.WhichOneof("selector")
         if kind is None:
             raise RpcError(Code.UNIMPLEMENTED, "the process selector is not set")
@@ -255,14 +258,6 @@ class ProcessService:
         if found and ended_too:
             return found[-1]
         raise RpcError(Code.NOT_FOUND, f"process with {kind} {getattr(selector, kind)} not found")
-
-    async def _check_user(self, context: Context) -> None:
-        """Refuse a user that the box has not, as on every path."""
-        if context.user:
-            try:
-                await self._box.files("stat", user=context.user, path="/")
-            except (BoxGone, UnknownUser) as error:
-                raise rpc_error(error) from None
 
 
 async def _follow(

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from sandbox_sync_rpc import services
 
 from sandbox_local.envd.access import check_file_access, check_token
+from sandbox_local.envd.boxfiles import RpcFiles
 from sandbox_local.envd.download import read_file
 from sandbox_local.envd.filesystem import FilesystemService
 from sandbox_local.envd.metrics import Metrics
 from sandbox_local.envd.process import ProcessService
 from sandbox_local.envd.upload import Uploads
+from sandbox_local.envd.watch import WatchService
 from sandbox_local.http import HttpError, Request, Response
 from sandbox_local.isolation.base import Box
 from sandbox_local.rpc import Rpc, basic_user
@@ -65,11 +67,11 @@ class Envd:
             "E2B_SANDBOX_ID": sandbox_id,
             "E2B_TEMPLATE_ID": template_id,
         }
-        self._processes = ProcessService(box, self._envs, default_user)
-        files = FilesystemService(box, default_user)
-        self._rpc = Rpc(
-            [(services.PROCESS, self._processes.handlers()), (services.FILESYSTEM, files.handlers())]
-        )
+        files = RpcFiles(box, default_user)
+        self._processes = ProcessService(box, files, self._envs, default_user)
+        self._watches = WatchService(box, files)
+        filesystem = {**FilesystemService(files).handlers(), **self._watches.handlers()}
+        self._rpc = Rpc([(services.PROCESS, self._processes.handlers()), (services.FILESYSTEM, filesystem)])
         self._uploads = Uploads(box)
         self._metrics = Metrics(box)
 
@@ -93,6 +95,7 @@ class Envd:
     async def close(self) -> None:
         """End every stream."""
         self._processes.close()
+        self._watches.close()
 
     async def _answer(self, request: Request) -> Response:
         check_token(request, self._access_token)

@@ -77,31 +77,47 @@ class Watcher:
     def run(self, sock: socket.socket) -> None:
         """Send all that happens, a JSON object a line, until the other end of the socket is closed.
 
-        The last line may be `{"error": ...}`: what comes after can't be told.
+        A byte from there is answered by `{"synced": true}` when all is told that happened before. The last
+        line may be `{"error": ...}`: what comes after can't be told.
         """
         sock.setblocking(False)
         poll = select.poll()
         poll.register(self._inotify.fd, select.POLLIN)
-        poll.register(sock, 0)
+        poll.register(sock, select.POLLIN)
         waiting = bytearray()
+        unsynced = 0
         while True:
-            ready = dict(poll.poll())
-            if ready.get(sock.fileno(), 0) & (select.POLLHUP | select.POLLERR):
-                return
+            # Nothing happened that is not told, if nothing is there to be read after the byte has come.
+            ready = dict(poll.poll(0 if unsynced else None))
             if self._inotify.fd in ready:
                 try:
                     self._take(waiting)
                 except OSError as error:
                     poll.unregister(self._inotify.fd)
-                    waiting += json.dumps({"error": error.strerror or str(error)}).encode() + b"\n"
-            if waiting:
-                try:
+                    waiting += _line({"error": error.strerror or str(error)})
+            elif unsynced:
+                waiting += _line({"synced": True}) * unsynced
+                unsynced = 0
+            try:
+                if sock.fileno() in ready:
+                    unsynced += self._hear(sock)
+                if waiting:
                     del waiting[: sock.send(waiting)]
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    return
-            poll.modify(sock, select.POLLOUT if waiting else 0)
+            except BlockingIOError:
+                pass
+            except (EOFError, OSError):
+                return
+            poll.modify(sock, select.POLLIN | select.POLLOUT if waiting else select.POLLIN)
+
+    def _hear(self, sock: socket.socket) -> int:
+        """How many bytes came; none, if there was only room to write."""
+        try:
+            heard = len(sock.recv(4096))
+        except BlockingIOError:
+            return 0
+        if not heard:
+            raise EOFError
+        return heard
 
     def _take(self, waiting: bytearray) -> None:
         names = Names()
@@ -113,7 +129,7 @@ class Watcher:
                         told["entry"] = entry(posixpath.join(self._root, name), names)
                     except OSError:
                         pass
-                waiting += json.dumps(told).encode() + b"\n"
+                waiting += _line(told)
                 if len(waiting) > _MAX_WAITING:
                     raise OSError(
                         errno.EOVERFLOW, "events were lost: they are not read as fast as they happen"
@@ -173,3 +189,7 @@ class Watcher:
                 del self._directories[watch]
                 self._inotify.remove(watch)
         self._announced = {name for name in self._announced if not name.startswith(top + b"/")}
+
+
+def _line(told: dict[str, Any]) -> bytes:
+    return json.dumps(told).encode() + b"\n"

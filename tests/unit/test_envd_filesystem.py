@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sandbox_sync_rpc import filesystem_pb2 as pb
 
+from sandbox_local.envd.boxfiles import RpcFiles
 from sandbox_local.envd.filesystem import FilesystemService
 from sandbox_local.http import Headers
 from sandbox_local.rpc import Code, Context, RpcError
@@ -28,7 +29,7 @@ def with_service(directory: Path, use: Use) -> Any:
     async def main() -> Any:
         box = StandInBox(directory)
         try:
-            return await asyncio.wait_for(use(FilesystemService(box, "user")), 30)
+            return await asyncio.wait_for(use(FilesystemService(RpcFiles(box, "user"))), 30)
         finally:
             await box.close()
 
@@ -212,7 +213,7 @@ def test_changes_are_made_and_answered(tmp_path: Path) -> None:
 
 def test_the_end_of_the_box_is_unavailable(tmp_path: Path) -> None:
     async def use(service: FilesystemService) -> Code:
-        service._box.ended.set_result("over")  # type: ignore[attr-defined]
+        service._files._box.ended.set_result("over")  # type: ignore[attr-defined]
         with pytest.raises(RpcError, match="was not found") as caught:
             await call(service, "Stat", path="")
         return caught.value.code

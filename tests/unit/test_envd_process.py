@@ -16,6 +16,7 @@ import pytest
 from sandbox_sync_rpc import process_pb2 as pb
 
 from sandbox_local.envd import process as process_module
+from sandbox_local.envd.boxfiles import RpcFiles
 from sandbox_local.envd.process import ProcessService, keepalive_interval
 from sandbox_local.envd.running import end_event
 from sandbox_local.http import Headers
@@ -39,7 +40,7 @@ class Fixture:
 
     def __init__(self, box: StandInBox) -> None:
         self.box = box
-        self.service = ProcessService(box, {"GLOBAL": "g", "BOTH": "global"}, "user")
+        self.service = ProcessService(box, RpcFiles(box, "user"), {"GLOBAL": "g", "BOTH": "global"}, "user")
 
     def start(self, script: str, ctx: Context = PLAIN, **fields: Any) -> AsyncIterator[pb.StartResponse]:
         config = pb.ProcessConfig(cmd="/bin/bash", args=["-c", script])
