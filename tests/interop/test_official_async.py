@@ -111,7 +111,6 @@ def test_files_are_written_read_and_found() -> None:
     with_sandbox(test)
 
 
-@pytest.mark.xfail(reason="the server does not watch directories yet", raises=e2b.SandboxException)
 def test_a_directory_is_watched() -> None:
     async def test(sandbox: Any) -> None:
         seen: asyncio.Queue[Any] = asyncio.Queue()

@@ -241,7 +241,6 @@ def test_files_are_written_read_and_found(sandbox: Any) -> None:
         files.read("fresh")
 
 
-@pytest.mark.xfail(reason="the server does not watch directories yet", raises=e2b.SandboxException)
 def test_a_directory_is_watched(sandbox: Any) -> None:
     files = sandbox.files
     files.make_dir("watched")
