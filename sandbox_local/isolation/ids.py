@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 from typing import NamedTuple
 
@@ -76,8 +75,9 @@ def _ranges() -> list[Ids]:
     mapped = _mapped()
     if _UNUSED.start >= mapped.start and _UNUSED.stop <= mapped.stop:
         found = [Ids(base, _RANGE) for base in _UNUSED[::_RANGE]]
-        random.shuffle(found)  # servers that know nothing of each other should not all begin with the same
-        return found
+        # Servers that know nothing of each other should not all begin with the same.
+        first = int.from_bytes(os.urandom(2), "big") % len(found)
+        return found[first:] + found[:first]
     if len(mapped) >= _RANGE:
         return [Ids(base, _RANGE) for base in mapped[: len(mapped) // _RANGE * _RANGE : _RANGE]]
     if len(mapped) >= _FEWEST:

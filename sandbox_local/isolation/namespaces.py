@@ -62,7 +62,7 @@ class NamespaceBackend:
         try:
             self._zygote.tell(self._settings)
             await asyncio.wait_for(asyncio.shield(self._ready), _START)
-            box = await self.create(BoxSpec("probe", disk_bytes=1 << 20))
+            box = await self.create(BoxSpec("probe"))
             await box.close()
         except asyncio.TimeoutError:
             await self.close()

@@ -55,7 +55,7 @@ def _cause(number: int | None) -> tuple[str, str]:
             "raise the limits in /proc/sys/user, or end other programs that use namespaces",
         )
     if number in (errno.ENOSYS, errno.EINVAL, errno.ENODEV):
-        return f"Linux {os.uname().release} lacks what is needed", "use Linux 5.12 or later"
+        return f"Linux {os.uname().release} lacks what is needed", "use Linux 5.12 or later, with overlayfs"
     return "unknown", _CONTAINER
 
 

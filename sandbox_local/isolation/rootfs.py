@@ -64,7 +64,7 @@ def enter(stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int)
     """Build the root of a box and move into it; for its first process, still outside its user namespace.
 
     Args:
-        stage: What boxes are made of.
+        stage: What the box is made of.
         namespace: The box's user namespace.
         hostname: The box's host name.
         disk_bytes: Bound of all that the box writes.
@@ -79,8 +79,9 @@ def enter(stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int)
     syscalls.bind("/box/root", "/box/root")
     os.chdir("/box/root")
     _make_skeleton(stage, namespace.ids)
+    stage.template.prepare(namespace)
     for layer in stage.layers:
-        layer.mount(namespace, "/box/storage")
+        layer.mount(namespace, stage.template, "/box/storage")
     for path, source in stage.binds.items():
         tree.bind_file(source, path.lstrip("/"), namespace.ids)
     for number, path in enumerate(stage.masks):

@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sandbox_local.isolation import etc, interpreter, sudo, syscalls, tree
-from sandbox_local.isolation.ids import Ids
+from sandbox_local.isolation.ids import Ids, Namespace
 from sandbox_local.isolation.interpreter import Python
-from sandbox_local.isolation.layers import Layer
+from sandbox_local.isolation.layers import Layer, Template
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 _STAGE = "/sys"
 """Where the stage is built: a directory that every host has and nothing is needed of."""
 
+_TEMPLATE = "/template"
+_LOCAL = "local"
 _USR_PARTS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
@@ -28,16 +30,28 @@ class Stage(NamedTuple):
     """What boxes are made of.
 
     Attributes:
-        layers: Parents come before what lies in them.
+        template: What is the same in every box.
+        layers: Directories, parents before what lies in them.
         links: Links at a box's root, as on the host: /bin -> usr/bin and the like.
         binds: Files of the stage to show, by their paths in a box.
         masks: Directories of a box to hide behind empty ones.
     """
 
+    template: Template
     layers: list[Layer]
     links: dict[str, str]
     binds: dict[str, str]
     masks: list[str]
+
+    def settle(self, namespace: Namespace) -> Stage:
+        """Find out by trial what this kernel can do for boxes with namespaces like this one."""
+        template = self.template.settle(namespace)
+        layers = [layer.settle(namespace, template.of(namespace.ids)) for layer in self.layers]
+        return self._replace(template=template, layers=layers)
+
+    def of(self, ids: Ids) -> Stage:
+        """The stage for a box with these ids."""
+        return self._replace(template=self.template.of(ids))
 
 
 def build(ids: Ids, python: Python, *, sudo_shim: bool) -> Stage:
@@ -60,7 +74,7 @@ def build(ids: Ids, python: Python, *, sudo_shim: bool) -> Stage:
         tree.bind_file(f"/dev/{name}", f"{_STAGE}/dev/{name}", own)
     _build_template(own, python, sudo_shim)
     links = {part: os.readlink(f"/{part}") for part in _USR_PARTS if os.path.islink(f"/{part}")}
-    layers = [Layer("etc", "/template/etc", ""), *_bind_trees(python)]
+    layers = [Layer("etc", "etc", ""), *_bind_trees(python)]
     binds = {}
     if python.program:
         _show_program(python, f"{_STAGE}/host/python", own)
@@ -68,12 +82,12 @@ def build(ids: Ids, python: Python, *, sudo_shim: bool) -> Stage:
     masks = python.masks()
     syscalls.bind(_STAGE, _STAGE, recursive=True)
     syscalls.pivot_root(_STAGE)
-    return Stage(layers, links, binds, masks)
+    return Stage(Template(_TEMPLATE, mapped=False), layers, links, binds, masks)
 
 
 def _build_template(ids: Ids, python: Python, sudo_shim: bool) -> None:
-    etc.build(_STAGE + _template("etc"), "/etc", ids)
-    local = _STAGE + _template("usr/local")
+    etc.build(f"{_STAGE}{_TEMPLATE}/etc", "/etc", ids)
+    local = f"{_STAGE}{_TEMPLATE}/{_LOCAL}"
     for path, target in python.links().items():
         tree.link(f"{local}/{path}", target, ids)
     if sudo_shim:
@@ -101,14 +115,10 @@ def _bind_trees(python: Python) -> Iterator[Layer]:
     for number, (target, source) in enumerate(sorted(sources.items())):
         host = f"/host/{number}"
         os.mkdir(_STAGE + host)
-        syscalls.bind(source, _STAGE + host, recursive=True)
-        syscalls.set_readonly(_STAGE + host)
-        template = _template(target)
-        yield Layer(target, template if os.path.isdir(_STAGE + template) else "", host)
-
-
-def _template(target: str) -> str:
-    return f"/template/{target.replace('/', '-')}"
+        if os.path.isdir(source):  # /usr/local may be missing
+            syscalls.bind(source, _STAGE + host, recursive=True)
+            syscalls.set_readonly(_STAGE + host)
+        yield Layer(target, _LOCAL if target == "usr/local" else "", host)
 
 
 def _mounts_below(tree: str) -> Iterator[str]:

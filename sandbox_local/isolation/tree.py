@@ -39,7 +39,7 @@ def bind_file(source: str, target: str, ids: Ids) -> None:
 
 
 def copy(source: str, target: str, ids: Ids) -> None:
-    """Copy what lies in a directory into another, for a box with these ids: owner 0 becomes its root."""
+    """Copy what lies in a directory into another that exists, for a box with these ids."""
     with os.scandir(source) as entries:
         for entry in entries:
             path = f"{target}/{entry.name}"

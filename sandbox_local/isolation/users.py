@@ -73,9 +73,10 @@ def _lines(path: str, width: int) -> Iterator[list[str]]:
     except OSError:
         return
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
             return
-        text = os.fsdecode(os.read(fd, _MAX_BYTES))
+        text = os.fsdecode(os.read(fd, min(info.st_size, _MAX_BYTES)))
     except OSError:
         return
     finally:

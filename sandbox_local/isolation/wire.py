@@ -67,7 +67,8 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
     """
     frame = memoryview(encode(message, len(fds)))
     sent = sock.sendmsg([frame], ancillary(fds))
-    sock.sendall(frame[sent:])
+    if sent < len(frame):
+        sock.sendall(frame[sent:])
 
 
 def recv(sock: socket.socket) -> tuple[Message, list[int]]:

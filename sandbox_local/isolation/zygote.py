@@ -14,8 +14,9 @@ import socket
 import stat
 from typing import Any, NoReturn
 
-from sandbox_local.isolation import box, interpreter, privilege, stage, syscalls, wire
+from sandbox_local.isolation import box, interpreter, privilege, syscalls, wire
 from sandbox_local.isolation.ids import Namespace, Namespaces
+from sandbox_local.isolation.stage import build
 from sandbox_local.isolation.trial import works
 
 _SUDO = "/usr/bin/sudo"
@@ -62,9 +63,7 @@ class _Zygote:
         self._namespaces = Namespaces()
         first = self._namespaces.take()
         python = interpreter.choose(expose=expose_python)
-        self._stage = stage.build(first.ids, python, sudo_shim=not _sudo_works(first))
-        layers = [layer.settle(first) for layer in self._stage.layers]
-        self._stage = self._stage._replace(layers=layers)
+        self._stage = build(first.ids, python, sudo_shim=not _sudo_works(first)).settle(first)
         self._namespaces.give_back(first)
         syscalls.set_dumpable(False)
         gc.freeze()
@@ -95,11 +94,12 @@ class _Zygote:
         """Fork the first process of a box, whose socket came with the request; returns its PID and pidfd."""
         namespace = self._namespaces.take()
         try:
+            stage = self._stage.of(namespace.ids)
             syscalls.unshare(syscalls.CLONE_NEWPID)
             try:
                 pid = os.fork()
                 if pid == 0:
-                    box.live(socket.socket(fileno=fds[0]), self._stage, namespace, **settings)
+                    box.live(socket.socket(fileno=fds[0]), stage, namespace, **settings)
             finally:
                 syscalls.setns(self._pid_namespace, syscalls.CLONE_NEWPID)
         except OSError:
