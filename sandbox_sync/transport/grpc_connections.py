@@ -74,10 +74,13 @@ class Connection:
     def __init__(self, channel: grpc.Channel) -> None:
         self.owner = os.getpid()
         self.channel = channel
+        # Also when the program ends, while gevent can still help with it.
+        weakref.finalize(self, _close, channel, self.owner)
 
-    def __del__(self) -> None:
-        if self.owner == os.getpid():
-            self.channel.close()
+
+def _close(channel: grpc.Channel, owner: int) -> None:
+    if owner == os.getpid():
+        channel.close()
 
 
 _connections: weakref.WeakValueDictionary[Settings, Connection] = weakref.WeakValueDictionary()

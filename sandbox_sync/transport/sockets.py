@@ -85,17 +85,19 @@ class DeadlineSocket(socket.socket):
         if abs(left - (self.gettimeout() or 0.0)) > _SLACK:
             super().settimeout(left)
 
-    def recv_into(self, buffer: Buffer, nbytes: int | None = 0, flags: int = 0) -> int:
-        self._begin()
-        return super().recv_into(buffer, nbytes or 0, flags)
+    # Further arguments are passed on as they come: those of the sockets that gevent puts in place are others.
 
-    def send(self, data: Buffer, flags: int = 0) -> int:
+    def recv_into(self, buffer: Buffer, *options: Any, **named: Any) -> int:
         self._begin()
-        return super().send(data, flags)
+        return super().recv_into(buffer, *options, **named)
 
-    def sendall(self, data: Buffer, flags: int = 0) -> None:
+    def send(self, data: Buffer, *options: Any, **named: Any) -> int:
         self._begin()
-        super().sendall(data, flags)
+        return super().send(data, *options, **named)
+
+    def sendall(self, data: Buffer, *options: Any, **named: Any) -> None:
+        self._begin()
+        super().sendall(data, *options, **named)
 
     def makefile(self, mode: Any = "r", buffering: int | None = None, **options: Any) -> Any:
         return super().makefile(mode, _READ_BUFFER if buffering is None else buffering, **options)

@@ -225,9 +225,10 @@ def test_a_deadline_holds_over_tls(authority: trustme.CA, bundle: str) -> None:
     """G4: in the handshake, which is not answered, and in an answer that drips."""
     never = scripted(lambda peer: peer.wait_for_end())
     for serve in (never, scripted(dripping, context=context_of(authority))):
-        with serve as server, pytest.raises(errors.RequestTimeoutException):
-            url = f"https://127.0.0.1:{server.port}"
-            WAYS["control plane"](config_for(url, ca_bundle=bundle, request_timeout=0.5))
+        with serve as server:
+            config = config_for(f"https://127.0.0.1:{server.port}", ca_bundle=bundle, request_timeout=0.5)
+            with pytest.raises(errors.RequestTimeoutException):
+                WAYS["control plane"](config)
 
 
 # Proxies

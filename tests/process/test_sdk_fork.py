@@ -1,0 +1,207 @@
+"""Programs that fork while they use the SDK."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.process.sdk_program import succeeds
+from tests.process.sdk_sandbox import grpc_sandbox, sandbox
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_children_and_parent_never_get_each_others_answers(secure: bool, tmp_path: Path) -> None:
+    """G44: eight children use what they inherited, all at once, and the parent's open stream is unharmed."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if secure else None
+    if context is not None:
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    program = """
+        shared = envd(ca_bundle=sys.argv[2])
+        assert all(ask(shared, f"parent-{n}") for n in range(5))
+        stream = shared.stream(shared.process.Start, pb.StartRequest(tag="3"))
+        assert next(stream).event.data.stdout == b"first"
+        children = []
+        for child in range(8):
+            pid = os.fork()
+            if pid == 0:
+                good = all(ask(shared, f"{child}-{n}") for n in range(200))
+                os._exit(0 if good else 1)
+            children.append(pid)
+        assert all(ask(shared, f"parent-{n}") for n in range(200))
+        assert exit_codes(children) == [0] * 8
+        assert [message.event.data.stdout for message in stream] == [b"last"]
+    """
+    with sandbox(context) as server:
+        url = f"https://127.0.0.1:{server.port}" if secure else server.url
+        succeeds(program, url, str(tmp_path / "ca.pem"))
+
+
+def test_a_child_closes_its_copies_and_harms_nothing() -> None:
+    """G44: cancelling, iterating, dropping an inherited stream is felt in the child alone."""
+    program = """
+        import gc, socket
+        from sandbox_sync.errors import ConnectionException
+
+        def sockets():
+            count = 0
+            for descriptor in os.listdir("/proc/self/fd"):
+                try:
+                    count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+                except OSError:
+                    pass   # that of the listing itself
+            return count
+
+        shared = envd()
+        ask(shared, "x")
+        streams = [shared.stream(shared.process.Start, pb.StartRequest(tag="2")) for _ in range(3)]
+        assert all(next(stream).event.data.stdout == b"first" for stream in streams)
+        assert sockets() >= 3
+        pid = os.fork()
+        if pid == 0:
+            try:
+                assert sockets() == 0, "the child holds the parent's connections open"
+                streams[0].cancel()
+                assert list(streams[0]) == []
+                try:
+                    list(streams[1])
+                except ConnectionException as error:
+                    assert "forked" in str(error), error
+                else:
+                    raise AssertionError("an inherited stream ended well")
+                del streams
+                gc.collect()
+                assert ask(shared, "child")
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        assert exit_codes([pid]) == [0]
+        for stream in streams:
+            assert [message.event.data.stdout for message in stream] == [b"last"]
+    """
+    with sandbox() as server:
+        succeeds(program, server.url)
+
+
+def test_forks_in_the_midst_of_busy_threads_go_well() -> None:
+    """Locks that other threads hold at the fork are of no concern to the child, to its very end."""
+    program = """
+        shared = envd()
+        stop = threading.Event()
+
+        def work(name):
+            n = 0
+            while not stop.is_set():
+                assert ask(shared, f"{name}-{n}")
+                n += 1
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(3)]
+        for thread in threads:
+            thread.start()
+        for child in range(25):
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(0 if ask(shared, f"child-{child}") else 1)   # with everything that runs at exit
+            assert exit_codes([pid]) == [0]
+        stop.set()
+        for thread in threads:
+            thread.join()
+    """
+    with sandbox() as server:
+        succeeds(program, server.url)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_worker_pools_work(method: str, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "from sandbox_sync.config import ConnectionConfig\n"
+        "from sandbox_sync.transport.envd import EnvdConnection\n"
+        "from sandbox_sync_rpc import process_pb2 as pb\n"
+        "import multiprocessing\n"
+        "\n"
+        "def work(task):\n"
+        "    config, nonce = task\n"
+        "    envd = EnvdConnection(config, 'i1')\n"
+        "    return envd.unary(envd.process.List, pb.ListRequest(), user=nonce).processes[0].tag == nonce\n"
+        "\n"
+        "if __name__ == '__main__':\n"
+        "    config = ConnectionConfig.resolve(api_key='k', sandbox_url=sys.argv[1])\n"
+        "    assert work((config, 'parent'))\n"
+        "    with multiprocessing.get_context(sys.argv[2]).Pool(3) as pool:\n"
+        "        assert all(pool.map(work, [(config, f'n{n}') for n in range(30)]))\n"
+    )
+    with sandbox() as server:
+        runner = "import runpy; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+        succeeds(runner, str(program), server.url, method)
+
+
+FORK_SUPPORT = [None, "0", "1"]
+
+
+@pytest.mark.parametrize("setting", FORK_SUPPORT)
+def test_grpc_in_children_of_an_idle_parent(setting: str | None) -> None:
+    """G34, G36: with connections of their own they work; where gRPC would hang, they get an error."""
+    program = """
+        from sandbox_sync.errors import ForkedWithActiveStreamException
+
+        environment = dict(os.environ)
+        shared = envd(transport="grpc")
+        assert all(ask(shared, f"parent-{n}") for n in range(5))
+        children = []
+        for child in range(6):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    good = all(ask(shared, f"{child}-{n}") for n in range(30))
+                except ForkedWithActiveStreamException:
+                    os._exit(7)
+                os._exit(0 if good else 1)
+            children.append(pid)
+        assert all(ask(shared, f"parent-{n}") for n in range(30))
+        codes = exit_codes(children)
+        refused = os.environ.get("GRPC_ENABLE_FORK_SUPPORT") == "0"
+        assert codes == [7 if refused else 0] * 6, codes
+        assert dict(os.environ) == environment
+    """
+    environment = {} if setting is None else {"GRPC_ENABLE_FORK_SUPPORT": setting}
+    with grpc_sandbox() as url:
+        succeeds(program, url, **environment)
+
+
+def test_grpc_is_refused_in_a_child_that_was_forked_under_a_stream() -> None:
+    """G35: an error at the first call, no hang and no crash, while Connect works."""
+    program = """
+        from sandbox_sync.errors import ForkedWithActiveStreamException
+
+        url, connect_url = sys.argv[1:]
+        shared = envd(transport="grpc")
+        stream = shared.stream(shared.process.Start, pb.StartRequest(tag="2"))
+        assert next(stream).event.data.stdout == b"first"
+        pid = os.fork()
+        if pid == 0:
+            for attempt in (shared, envd(transport="grpc")):
+                try:
+                    ask(attempt, "x")
+                except ForkedWithActiveStreamException as error:
+                    assert 'transport="connect"' in str(error)
+                else:
+                    os._exit(1)
+            sys.argv[1] = connect_url
+            os._exit(0 if ask(envd(), "child") else 2)
+        assert exit_codes([pid]) == [0]
+        assert [message.event.data.stdout for message in stream] == [b"last"]
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if ask(shared, "after the stream") else 3)
+        assert exit_codes([pid]) == [0]
+    """
+    with grpc_sandbox() as url, sandbox() as server:
+        succeeds(program, url, server.url)

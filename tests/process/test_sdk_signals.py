@@ -1,0 +1,93 @@
+"""Signals that come while a call waits."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.process.sdk_program import finish, start, succeeds
+from tests.process.sdk_sandbox import grpc_sandbox, sandbox
+
+CALLS = {
+    "unary": "box.unary(box.process.SendInput, pb.SendInputRequest(), request_timeout=0)",
+    "opening a stream": "box.stream(box.process.Connect, pb.ConnectRequest(), request_timeout=0)",
+    "following a stream": "list(box.stream(box.process.Start, pb.StartRequest(tag='50'), timeout=0))",
+    "download": "box.download(get_files.build(path='/a'), request_timeout=0)",
+    "upload": "box.upload(post_files.build(path='/a'), octets(b'x' * 50_000_000), request_timeout=0)",
+    "control plane": "ControlPlane(box.config).within(0).send(get_v2_sandboxes.build())",
+    "waiting to try again": "retries.call(fail, repeatable=True, deadline=Deadline.after(None), sleep=long)",
+}
+
+PROGRAM = """
+    import signal
+    from sandbox_sync import retries
+    from sandbox_sync.deadline import Deadline
+    from sandbox_sync.transport.failures import Failure
+    from sandbox_sync.transport.files import octets
+    from sandbox_sync.transport.rest import ControlPlane
+    from sandbox_sync_rest.api.envd import get_files, post_files
+    from sandbox_sync_rest.api.sandboxes import get_v2_sandboxes
+
+    def fail():
+        raise Failure("no", reason="connect", sent=False)
+
+    def long(seconds):
+        time.sleep(60)
+
+    box = envd(transport=sys.argv[2])
+    ask(box, "warm") if sys.argv[2] == "grpc" or sys.argv[3] != "cold" else None
+    rang = []
+    signal.signal(signal.SIGALRM, lambda *ignored: rang.append(time.monotonic()))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    print("waiting", flush=True)
+    begin = time.monotonic()
+    try:
+        CALL
+    except KeyboardInterrupt:
+        print("interrupted", time.time(), flush=True)
+    else:
+        print("ended", flush=True)
+    assert 0.2 < rang[0] - begin < 0.8, "a handler of the program's own waits for the call"
+    ask(box, "after")   # the next call works
+"""
+
+
+def interrupt(call: str, url: str, transport: str) -> None:
+    process = start(PROGRAM.replace("CALL", call), url, transport, "cold")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    time.sleep(0.8)
+    sent = time.time()
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert outcome.code == 0, outcome.errors
+    word, _, at = outcome.output.strip().partition(" ")
+    assert word == "interrupted"
+    assert float(at) - sent < 0.5
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_ctrl_c_is_felt_at_once(call: str) -> None:
+    """G41: whatever waits, on a server that says nothing; and handlers of the program run meanwhile."""
+    with sandbox() as server:
+        interrupt(call, server.url, "connect")
+
+
+@pytest.mark.parametrize("name", ["unary", "following a stream"])
+def test_ctrl_c_is_felt_at_once_over_grpc(name: str) -> None:
+    """G41."""
+    with grpc_sandbox() as url:
+        interrupt(CALLS[name], url, "grpc")
+
+
+def test_no_signal_handler_is_installed() -> None:
+    program = """
+        import signal
+        before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        assert ask(envd(), "x")
+        assert {number: signal.getsignal(number) for number in signal.valid_signals()} == before
+    """
+    with sandbox() as server:
+        succeeds(program, server.url)
