@@ -21,9 +21,9 @@ def build(*, metadata: str | None = None) -> Request:
     Older form of `GET /v2/sandboxes`: only running sandboxes, all of them at once.
 
     Args:
-        metadata: Only sandboxes that carry all these metadata pairs, written as a query string whose keys
-            and values are percent-encoded (`user=abc&app=prod`), and encoded once more as a query
-            parameter.
+        metadata: Only sandboxes that carry all these metadata pairs, written as a query string
+            (`user=abc&app=prod`) whose keys and values are percent-encoded twice, and encoded as a query
+            parameter like any other.
     """
     return Request(
         operation="get_sandboxes",
@@ -61,9 +61,9 @@ def call(client: Client, *, metadata: str | None = None) -> list[ListedSandbox] 
             401: The key or token is missing or wrong.
             429: A limit is reached. `Retry-After` says when to come back, if it is known.
             500: The server failed.
-        metadata: Only sandboxes that carry all these metadata pairs, written as a query string whose keys
-            and values are percent-encoded (`user=abc&app=prod`), and encoded once more as a query
-            parameter.
+        metadata: Only sandboxes that carry all these metadata pairs, written as a query string
+            (`user=abc&app=prod`) whose keys and values are percent-encoded twice, and encoded as a query
+            parameter like any other.
 
     Returns:
         The body, or None if the contract knows none for the status.

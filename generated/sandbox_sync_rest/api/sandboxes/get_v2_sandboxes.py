@@ -36,9 +36,9 @@ def build(
     more.
 
     Args:
-        metadata: Only sandboxes that carry all these metadata pairs, written as a query string whose keys
-            and values are percent-encoded (`user=abc&app=prod`), and encoded once more as a query
-            parameter.
+        metadata: Only sandboxes that carry all these metadata pairs, written as a query string
+            (`user=abc&app=prod`) whose keys and values are percent-encoded twice, and encoded as a query
+            parameter like any other.
         state: States to include, as one comma-separated value. Both when absent.
         order: Order by start time; `desc` when absent. A page token is bound to its order.
         started_after: Only sandboxes that started at this time or later.
@@ -102,9 +102,9 @@ def call(
             401: The key or token is missing or wrong.
             429: A limit is reached. `Retry-After` says when to come back, if it is known.
             500: The server failed.
-        metadata: Only sandboxes that carry all these metadata pairs, written as a query string whose keys
-            and values are percent-encoded (`user=abc&app=prod`), and encoded once more as a query
-            parameter.
+        metadata: Only sandboxes that carry all these metadata pairs, written as a query string
+            (`user=abc&app=prod`) whose keys and values are percent-encoded twice, and encoded as a query
+            parameter like any other.
         state: States to include, as one comma-separated value. Both when absent.
         order: Order by start time; `desc` when absent. A page token is bound to its order.
         started_after: Only sandboxes that started at this time or later.
