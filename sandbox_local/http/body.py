@@ -90,9 +90,10 @@ class Body(AsyncIterator[bytes]):
 
     def feed(self, chunk: bytes) -> None:
         """Append bytes that arrived."""
-        self._chunks.append(chunk)
-        self.buffered += len(chunk)
-        self._wake()
+        if chunk:
+            self._chunks.append(chunk)
+            self.buffered += len(chunk)
+            self._wake()
 
     def end(self) -> None:
         """Note that the last byte has arrived."""

@@ -157,7 +157,7 @@ class H1:
         response = await answer(exchange.handler, request)
         try:
             if isinstance(response.body, Tunnel):
-                if self._parser.held is not None:
+                if self._may_tunnel():
                     await self._open_tunnel(response, response.body)
                     return
                 log.error("a tunnel for %s, which asked for none", request.raw_path)
@@ -166,10 +166,14 @@ class H1:
         finally:
             await dispose(response)
         request.body.discard()
-        if not exchange.keep_alive:
+        if self._stopping or not exchange.keep_alive:
             self._hang_up(clean=request.body.complete and not self._waiting and not self._deaf)
-        elif self._parser.held is not None:
+        elif self._may_tunnel():
             self.receive(self._parser.resume())
+
+    def _may_tunnel(self) -> bool:
+        """Whether the request being answered may become a tunnel: none can come behind one that may."""
+        return self._parser.held is not None and not self._waiting
 
     async def _respond(self, exchange: _Exchange, response: Response) -> None:
         link, body, headers, request = self._link, response.body, response.headers, exchange.request

@@ -178,8 +178,7 @@ class H2:
         data = bytes(event.data or b"")
         if size > len(data):
             self._connection.acknowledge_received_data(size - len(data), stream.stream_id)
-        if data:
-            stream.body.feed(data)
+        stream.body.feed(data)
 
     def _on_reset(self, event: StreamReset) -> None:
         stream = self._streams.get(_id(event))

@@ -384,6 +384,9 @@ async def tunnelling(request: Request) -> Response:
         await stream.write(b"hi")
         return
 
+    if request.path == "/plain":
+        await asyncio.sleep(0.05)
+        return Response(200, {}, b"plain")
     if request.method == "CONNECT":
         return Response(200, {}, Tunnel(shout))
     if request.path == "/hang":
@@ -414,6 +417,15 @@ def test_tunnel_carries_bytes_both_ways_and_each_side_ends_on_its_own(
             assert wire.exactly(len(f"word{n}")) == b"WORD%d" % n
         wire.sock.shutdown(1)
         assert wire.rest() == b"BYE"
+
+
+def test_tunnel_may_follow_other_requests_in_a_pipeline() -> None:
+    with serving(tunnelling) as server, server.connect() as wire:
+        wire.send(b"GET /plain HTTP/1.1\r\nHost: h\r\n\r\n")
+        wire.send(b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nearly")
+        assert wire.answer().body == b"plain"
+        assert wire.answer().status == 101
+        assert wire.exactly(5) == b"EARLY"
 
 
 def test_tunnel_that_returns_closes_the_connection() -> None:

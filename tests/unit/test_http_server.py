@@ -354,6 +354,18 @@ def test_closing_lets_running_requests_finish_and_takes_no_more(server: Running,
         closing.result(WAIT)
 
 
+def test_closing_lets_a_running_stream_finish_and_then_ends_its_connection(
+    server: Running, site: Site
+) -> None:
+    with server.connect() as wire:
+        wire.send(get("/stream"))
+        assert site.happened() == "ticked"
+        closing = asyncio.run_coroutine_threadsafe(server.server.close(grace=WAIT), server.loop)
+        server.loop.call_soon_threadsafe(site.go_on.set)
+        assert wire.answer().body == b"ticktock"
+        closing.result(WAIT / 2)
+
+
 def test_closing_cancels_what_does_not_finish_in_time(server: Running, site: Site) -> None:
     with server.connect() as wire, Http2(server.port) as http2:
         wire.send(get("/wait"))
