@@ -55,7 +55,7 @@ def _mounts() -> set[str]:
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_when_the_server_dies_its_boxes_die_and_leave_nothing(signum: int, tmp_path: Path) -> None:
-    """G6, and more: within two seconds no process, namespace, mount or file of any box is left."""
+    """G6, and more: no process, namespace, mount or file of any box is left."""
     environment = {
         **os.environ,
         "TMPDIR": str(tmp_path),
@@ -75,7 +75,7 @@ def test_when_the_server_dies_its_boxes_die_and_leave_nothing(signum: int, tmp_p
         owner.send_signal(signum)
         owner.wait()
         owner.stdout.close()
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 5  # some tens of milliseconds on a machine that does nothing else
     while time.monotonic() < deadline and (
         _in_namespaces(namespaces) or any(map(processes.is_running, theirs))
     ):
