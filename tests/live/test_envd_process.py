@@ -245,7 +245,7 @@ def test_a_terminal(box: Sandbox) -> None:
     send("stty size\n")
     while b"11 44" not in shown:
         shown += base64.b64decode(next(events)["data"]["pty"])
-    send("\x04")
+    send("exit\n")
     while "data" in (event := next(events)):
         pass
     assert event["end"]["status"] == "exit status 0"
