@@ -88,12 +88,15 @@ def _subordinate(path: str, uid: int) -> tuple[str, str] | None:
     names = {str(uid)}
     try:
         names.add(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        pass
+    try:
         with open(path, encoding="utf-8", errors="surrogateescape") as lines:
             for line in lines:
                 fields = line.strip().split(":")
                 if len(fields) == 3 and fields[0] in names:
                     return fields[1], fields[2]
-    except (OSError, KeyError):
+    except OSError:
         pass
     return None
 
