@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from sandbox_local.control.api import ControlPlane
-from sandbox_local.http import Request, Response
+from sandbox_local.http import HttpError, Request, Response
 from sandbox_local.plane import BadAddress, SandboxPlane, address
+from sandbox_local.rpc import refuse
 
 
 class App:
@@ -36,5 +37,7 @@ class App:
             return await self._plane.handle(request, to)
         except BadAddress as error:
             return Response(400, {"content-type": "text/plain; charset=utf-8"}, f"{error}\n".encode())
+        except HttpError as error:
+            return refuse(request, error)
         finally:
             self.last_request = loop.time()

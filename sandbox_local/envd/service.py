@@ -17,7 +17,7 @@ from sandbox_local.envd.upload import Uploads
 from sandbox_local.envd.watch import WatchService
 from sandbox_local.http import HttpError, Request, Response
 from sandbox_local.isolation.base import Box
-from sandbox_local.rpc import Rpc, basic_user
+from sandbox_local.rpc import Rpc, basic_user, refuse
 
 _METHODS = {
     "/health": ("GET",),
@@ -88,7 +88,7 @@ class Envd:
         try:
             response = await self._answer(request)
         except HttpError as error:
-            response = Response.error(error)
+            response = refuse(request, error)
             response.headers.set("x-content-type-options", "nosniff")
         return _open_to_browsers(request, response)
 

@@ -189,9 +189,10 @@ def test_a_wrong_token_is_refused(sandbox: Sandbox, transport: str) -> None:
     copy = Sandbox.connect(sandbox.sandbox_id)
     envd = copy._open().envd
     envd._headers["x-access-token"] = "wrong"
-    # What the refusal says is not in the gRPC protocol, and grpcio does not always see it.
-    with pytest.raises(AuthenticationException if transport == "connect" else SandboxException):
+    with pytest.raises(AuthenticationException):
         copy.commands.run("true")
+    with pytest.raises(AuthenticationException):
+        copy.files.list(".")
     with pytest.raises(AuthenticationException):
         copy.files.write("x", "y")
 
