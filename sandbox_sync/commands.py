@@ -107,18 +107,15 @@ class Commands:
             user: User to run it as; the template's default user when left out.
             cwd: Directory to run it in; the user's home when left out.
             on_stdout: Called with standard output as it arrives: in the caller's thread, or in the
-            background in
-                a thread of the handle's that has the caller's context variables.
+                background in a thread of the handle's that has the caller's context variables.
             on_stderr: The same for standard error.
-            timeout: Seconds; 0 or None for no limit. In the foreground the command is killed when they are
-            up; in
-                the background the handle stops following it then, and it runs on.
+            timeout: Seconds; 0 or None for no limit. In the foreground the command is killed when they are up;
+                in the background the handle stops following it then, and it runs on.
             request_timeout: Timeout for starting the command in seconds.
             stdin: Give the command a standard input to send to; without it, it reads the end at once.
             check: Raise for an exit code other than 0.
             retain_output: Keep the output for the result. False bounds memory: no more than the newest 1 MiB
-            of it
-                is kept. Of a background command no more than 64 MiB is kept in any case.
+                of it is kept. Of a background command no more than 64 MiB is kept in any case.
 
         Returns:
             The result of the command; its handle if it runs in the background.

@@ -196,8 +196,10 @@ class Filesystem:
 
         Raises:
             InvalidArgumentException: The path is a directory, or cannot be a path; or the data cannot be
-            written. AuthenticationException: The sandbox has no such user. NotEnoughSpaceException: The
-            sandbox's disk is full. SandboxException: The request failed.
+                written.
+            AuthenticationException: The sandbox has no such user.
+            NotEnoughSpaceException: The sandbox's disk is full.
+            SandboxException: The request failed.
         """
         several = "files" in options or (arguments and isinstance(arguments[0], (list, tuple)))
         return self.write_files(*arguments, **options) if several else self._write_file(*arguments, **options)

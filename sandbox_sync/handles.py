@@ -186,18 +186,20 @@ class CommandHandle:
 
         Args:
             timeout: Seconds to wait at most; None or 0 for no limit. The command is not touched when they
-            are up. on_stdout: Called with standard output, from the oldest that is kept, in this thread.
-            on_stderr: The same for standard error. on_pty: The same for the output of a terminal.
+                are up.
+            on_stdout: Called with standard output, from the oldest that is kept, in this thread.
+            on_stderr: The same for standard error.
+            on_pty: The same for the output of a terminal.
 
         Returns:
             How the command ended and what it wrote.
 
         Raises:
             CommandExitException: It ended with an exit code other than 0, unless it was run with
-            `check=False`. TimeoutException: It still runs after `timeout` seconds, or its connection's own
-            timeout was up. SandboxException: The connection to the command has ended, so that its end will
-            not be seen. Exception: What a callback given to `run` or `connect` raised; once, whether the
-            command has ended
+                `check=False`.
+            TimeoutException: It still runs after `timeout` seconds, or its connection's own timeout was up.
+            SandboxException: The connection to the command has ended, so that its end will not be seen.
+            Exception: What a callback given to `run` or `connect` raised; once, whether the command has ended
                 or not.
         """
         deadline = Deadline.after(seconds(timeout, "timeout"))

@@ -100,7 +100,8 @@ class Sandbox:
             envs: Environment variables of every command in it.
             api_key: API key; E2B_API_KEY when left out.
             domain: Domain of the service; E2B_DOMAIN, or "e2b.app". "local" is a server of this machine's
-            own. debug: Use services on localhost, as E2B's developers run them, without a control plane.
+                own.
+            debug: Use services on localhost, as E2B's developers run them, without a control plane.
             request_timeout: Timeout for the request in seconds, and the default for the sandbox's own; 60
                 when left out, 0 for no limit.
             proxy: URL of the proxy for all requests, the sandbox's own included.
