@@ -37,12 +37,9 @@ def live(
     try:
         _isolate(stage, namespace, hostname, disk_bytes)
         syscalls.close_all_but(control.fileno())
-        agent = Agent(control, Spawner(namespace.ids))
-    except OSError as error:
-        wire.send(control, {"event": "failed", "errno": error.errno, "message": str(error)})
-        os._exit(1)
-    try:
-        agent.run()
+        Agent(control, Spawner(namespace.ids)).run()
+    except Exception as error:  # noqa: BLE001  whatever it is, the server is told, and the box ends
+        wire.send(control, {"event": "failed", "message": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(1)
 

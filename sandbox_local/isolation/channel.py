@@ -154,7 +154,10 @@ class Channel:
     def _take(self, message: wire.Message, fds: list[int]) -> None:
         if "event" in message:
             _close_all(fds)
-            self._on_event(message)
+            try:
+                self._on_event(message)
+            except (LookupError, TypeError, asyncio.InvalidStateError):
+                self._end()  # nonsense
             return
         number = message.get("id")
         answer = self._calls.get(number) if isinstance(number, int) else None

@@ -60,7 +60,7 @@ class NamespaceProcess:
     def ended(self, event: wire.Message) -> None:
         """Note that it has ended."""
         if not self.exit.done():
-            self.exit.set_result(Exit(event["code"], event["signal"], event["core"]))
+            self.exit.set_result(Exit(event["code"], event["signal"], bool(event["core"])))
 
     def box_gone(self, error: BoxGone) -> None:
         """Note that its box has ended."""
@@ -109,10 +109,11 @@ class NamespaceBox:
         """
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), _START)
-        except BaseException as error:
+        except asyncio.TimeoutError:
             await self.close()
-            if isinstance(error, asyncio.TimeoutError):
-                raise IsolationError(f"sandbox {self.box_id} was not ready within {_START:.0f} s") from None
+            raise IsolationError(f"sandbox {self.box_id} was not ready within {_START:.0f} s") from None
+        except BaseException:
+            await self.close()
             raise
 
     async def spawn(self, command: Command) -> NamespaceProcess:
@@ -162,9 +163,16 @@ class NamespaceBox:
         if not self.ended.done():
             self._reason = "it was closed"
             self._kill()
-            await asyncio.wait_for(asyncio.shield(self.ended), _END)
+        try:
+            await asyncio.wait_for(self._end(), _END)
+        except asyncio.TimeoutError:
+            message = f"the kernel has not ended sandbox {self.box_id} within {_END:.0f} s"
+            raise TimeoutError(message) from None
+
+    async def _end(self) -> None:
+        await asyncio.shield(self.ended)
         if self._buried:
-            await asyncio.wait_for(asyncio.shield(self._buried), _END)
+            await asyncio.shield(self._buried)
 
     async def _spawn(self, command: Command) -> NamespaceProcess:
         number = self._agent.number()
@@ -216,15 +224,15 @@ class NamespaceBox:
 
     def _take_event(self, event: wire.Message) -> None:
         if event["event"] == "exit":
-            process = self._processes.pop(event.get("command", 0), None)
+            process = self._processes.pop(event["command"], None)
             if process:
                 process.ended(event)
-        elif self._ready.done():
-            pass
         elif event["event"] == "ready":
             self._ready.set_result(None)
+        elif self._ready.done():
+            self._reason = f"its first process failed: {event['message']}"
         else:
-            message = f"sandbox {self.box_id} could not be made: {event.get('message')}"
+            message = f"sandbox {self.box_id} could not be made: {event['message']}"
             self._ready.set_exception(IsolationError(message))
 
     def _gone(self) -> BoxGone:

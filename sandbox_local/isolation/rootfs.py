@@ -13,6 +13,8 @@ from sandbox_local.isolation import etc, syscalls, tree
 from sandbox_local.isolation.ids import Ids, Namespace
 from sandbox_local.isolation.stage import DEVICES, Stage
 
+_FEWEST_BYTES = 1 << 20
+_FEWEST_INODES = 1 << 14
 _BYTES_PER_INODE = 8 << 10
 _SHM_BYTES = 1 << 30
 
@@ -72,8 +74,9 @@ def enter(stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int)
     Raises:
         OSError: The kernel refused a step.
     """
-    inodes = max(disk_bytes // _BYTES_PER_INODE, 1 << 14)
-    syscalls.mount("tmpfs", "/box", "tmpfs", data=f"mode=0755,size={disk_bytes},nr_inodes={inodes}")
+    size = max(disk_bytes, _FEWEST_BYTES)  # 0 would mean no bound
+    inodes = max(size // _BYTES_PER_INODE, _FEWEST_INODES)
+    syscalls.mount("tmpfs", "/box", "tmpfs", data=f"mode=0755,size={size},nr_inodes={inodes}")
     os.mkdir("/box/root")
     os.mkdir("/box/storage")
     syscalls.bind("/box/root", "/box/root")
@@ -89,7 +92,7 @@ def enter(stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int)
         tree.make_directories(empty, namespace.ids)
         syscalls.bind(empty, path)
     etc.write_host_name("etc", hostname, namespace.ids)
-    _mount_devices(namespace.ids, disk_bytes)
+    _mount_devices(namespace.ids, min(size, _SHM_BYTES))
     _mount_proc()
     syscalls.pivot_root(".")
 
@@ -108,12 +111,12 @@ def _make_skeleton(stage: Stage, ids: Ids) -> None:
             ids.chown(f"{home}/{name}", owner, owner)
 
 
-def _mount_devices(ids: Ids, disk_bytes: int) -> None:
+def _mount_devices(ids: Ids, shm_bytes: int) -> None:
     for name in DEVICES:
         tree.bind_file(f"/dev/{name}", f"dev/{name}", ids)
     options = f"newinstance,ptmxmode=0666,mode=0620,gid={ids.outer(_TTY_GROUP)}"
     syscalls.mount("devpts", "dev/pts", "devpts", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, options)
-    shm = f"mode=1777,uid={ids.base},gid={ids.base},size={min(disk_bytes, _SHM_BYTES)}"
+    shm = f"mode=1777,uid={ids.base},gid={ids.base},size={shm_bytes}"
     syscalls.mount("tmpfs", "dev/shm", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, shm)
 
 

@@ -18,6 +18,7 @@ from sandbox_local.isolation.users import User
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+_NO_CORE = 1  # unlike 0 it also keeps a core handler of the host from being started
 _PROCESSES = 4096
 _OPEN_FILES = 65536
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
@@ -55,7 +56,7 @@ class Spawner:
         self._one_id = ids.size == 1
         self._filter = seccomp.command_filter()
         self._limits = [
-            _limit(resource.RLIMIT_CORE, 0),
+            _limit(resource.RLIMIT_CORE, _NO_CORE),
             _limit(resource.RLIMIT_NOFILE, _OPEN_FILES),
             _limit(resource.RLIMIT_NPROC, _PROCESSES),
         ]

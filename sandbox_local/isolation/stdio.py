@@ -39,6 +39,8 @@ class Devices:
 
     def __init__(self) -> None:
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        for standard in range(3):
+            os.dup2(self._null, standard)  # so far the host's
         self._terminals = os.open("/dev/pts", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def pipes(self, user: User, *, stdin: bool) -> Streams:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import socket
 import struct
 
@@ -48,6 +49,7 @@ _MOUNT_ATTR_IDMAP = 0x00100000
 _CLOSE_RANGE_CLOEXEC = 4
 _MAX_FD = 0x7FFFFFFF
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _SECCOMP_SET_MODE_FILTER = 1
@@ -122,6 +124,11 @@ def pivot_root(path: str) -> None:
 def set_dumpable(dumpable: bool) -> None:
     """Whether others of this user may trace this process and read its memory, environment and descriptors."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent dies."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0), "prctl")
 
 
 def set_title(title: str) -> None:

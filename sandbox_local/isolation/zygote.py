@@ -7,8 +7,10 @@ namespace: when it dies, for whatever reason, the kernel ends all boxes.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import resource
 import signal
 import socket
 import stat
@@ -34,27 +36,42 @@ def main(fd: int) -> NoReturn:
     _forget_parent()
     control = socket.socket(fileno=fd)
     control.set_inheritable(False)
-    step = "receiving the settings"
+    step = "starting"
     try:
+        if not syscalls.supported():
+            raise OSError(errno.ENOSYS, "this machine's system calls are not known")
         settings, _ = wire.recv(control)
         step = "making user, mount and PID namespaces"
         privilege.enter_namespaces()
         if pid := os.fork():
             control.close()
             os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+        syscalls.die_with_parent()
         step = "preparing what sandboxes are made of"
-        zygote = _Zygote(control, **settings)
-    except OSError as error:
-        wire.send(control, {"event": "failed", "step": step, "errno": error.errno, "message": str(error)})
-        os._exit(1)
-    try:
+        zygote = Zygote(control, **settings)
+        step = "serving"
         zygote.run()
+    except Exception as error:  # noqa: BLE001  whatever it is, the server is told, and the kernel does the rest
+        number = error.errno if isinstance(error, OSError) else None
+        message = f"{type(error).__name__}: {error}"
+        wire.send(control, {"event": "failed", "step": step, "errno": number, "message": message})
     finally:
         os._exit(1)
 
 
-class _Zygote:
+class Zygote:
+    """The process itself, once it is root of its namespaces."""
+
     def __init__(self, control: socket.socket, *, expose_python: bool) -> None:
+        """Set the stage.
+
+        Args:
+            control: To the server.
+            expose_python: Give boxes this Python even if the host has one in /usr.
+
+        Raises:
+            OSError: The kernel refused a step.
+        """
         self._control = control
         self._boxes: dict[int, Namespace] = {}  # by process id
         syscalls.mount("none", "/", flags=syscalls.MS_PRIVATE | syscalls.MS_REC)
@@ -69,6 +86,7 @@ class _Zygote:
         gc.freeze()
 
     def run(self) -> NoReturn:
+        """Fork boxes as the server asks, until it goes away."""
         wire.send(self._control, {"event": "ready"})
         while True:
             try:
@@ -134,6 +152,8 @@ def _forget_parent() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a write to whoever is gone is to be an error
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(_OOM_SCORE)
     os.chdir("/")
