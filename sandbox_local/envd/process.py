@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from sandbox_sync_rpc import process_pb2 as pb
@@ -88,11 +88,13 @@ class ProcessService:
         )
 
     @owns_deadline
-    def start(self, request: pb.StartRequest, context: Context) -> AsyncIterator[pb.StartResponse]:
+    def start(self, request: pb.StartRequest, context: Context) -> AsyncGenerator[pb.StartResponse, None]:
         """Start a process and follow it; the client's timeout bounds the life of all that it starts."""
         return _follow(lambda: self._start(request, context), context, pb.StartResponse)
 
-    def connect(self, request: pb.ConnectRequest, context: Context) -> AsyncIterator[pb.ConnectResponse]:
+    def connect(
+        self, request: pb.ConnectRequest, context: Context
+    ) -> AsyncGenerator[pb.ConnectResponse, None]:
         """Follow a process from now on; one that ended a short while ago has only its end left."""
 
         async def attach() -> _Followed:
@@ -262,7 +264,7 @@ class ProcessService:
 
 async def _follow(
     attach: Callable[[], Awaitable[_Followed]], context: Context, response: type[_Response]
-) -> AsyncIterator[_Response]:
+) -> AsyncGenerator[_Response, None]:
     """The events of a process for one client: a start, then what happens, and its end last."""
     patience = keepalive_interval(context.headers.get("keepalive-ping-interval"))
     pid, reader = await attach()

@@ -7,7 +7,7 @@ import errno
 import json
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from sandbox_sync_rpc import filesystem_pb2 as pb
@@ -72,7 +72,7 @@ class WatchService:
 
     async def watch_dir(
         self, request: pb.WatchDirRequest, context: Context
-    ) -> AsyncIterator[pb.WatchDirResponse]:
+    ) -> AsyncGenerator[pb.WatchDirResponse, None]:
         """The events of a directory as they happen; there is no end to them."""
         patience = keepalive_interval(context.headers.get("keepalive-ping-interval"))
         watch = await self._open(request, context)

@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Implementation = Callable[..., Any]
+F = TypeVar("F", bound=Implementation)
 
 
-def owns_deadline(implementation: Implementation) -> Implementation:
+def owns_deadline(implementation: F) -> F:
     """Mark a handler that enforces `context.timeout_ms` itself: to it that is more than the end of the call.
 
     A gRPC deadline still ends the call from outside.
