@@ -56,7 +56,7 @@ def load(root: Path, target: Path) -> Project:
     document = YAML(typ="safe").load(source)
     config = Config.from_sources(
         ConfigFile(post_hooks=[], literal_enums=True, package_name_override=PACKAGE),
-        MetaType.NONE,
+        MetaType("none"),
         document_source=source,
         file_encoding="utf-8",
         overwrite=True,
