@@ -86,7 +86,10 @@ class FileWorker:
 
 class StandInProcess:
     def __init__(self, command: Command, cwd: Path, envs: dict[str, str]) -> None:
-        self.stdin = self.stdout = self.stderr = self.pty = None
+        self.stdin: int | None = None
+        self.stdout: int | None = None
+        self.stderr: int | None = None
+        self.pty: int | None = None
         ends: list[int] = []
         if command.pty:
             self.pty, slave = pty.openpty()
@@ -173,6 +176,15 @@ class StandInBox:
             raise BoxGone
         async with self._files:
             return await asyncio.to_thread(self.worker.call, operation, **arguments)
+
+    async def connect(self, port: int) -> socket.socket:
+        raise NotImplementedError("envd connects to nothing in its box")
+
+    async def freeze(self) -> None:
+        raise NotImplementedError("envd does not freeze its box")
+
+    async def thaw(self) -> None:
+        raise NotImplementedError("envd does not thaw its box")
 
     async def end(self, reason: str) -> None:
         """End the box as its first process' death would."""

@@ -19,6 +19,8 @@ from sandbox_local.isolation.base import UnknownUser
 from sandbox_local.isolation.fileops_entry import permissions
 from tests.unit.envd_standin import FileWorker
 
+OPENINGS: list[tuple[str, dict[str, Any]]] = [("open_read", {}), ("open_write", {"metadata": {}})]
+
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[FileWorker]:
@@ -29,7 +31,8 @@ def worker(tmp_path: Path) -> Iterator[FileWorker]:
 
 
 def entry(worker: FileWorker, path: str) -> dict[str, Any]:
-    return worker.call("stat", user="user", path=path)[0]["entry"]
+    found: dict[str, Any] = worker.call("stat", user="user", path=path)[0]["entry"]
+    return found
 
 
 def listing(worker: FileWorker, path: str, depth: int = 1) -> list[dict[str, Any]]:
@@ -372,7 +375,7 @@ def test_only_regular_files_are_opened(worker: FileWorker) -> None:
     os.mkfifo(worker.home / "fifo")
     (worker.home / "to-fifo").symlink_to("fifo")
     (worker.home / "dir").mkdir()
-    for operation, arguments in (("open_read", {}), ("open_write", {"metadata": {}})):
+    for operation, arguments in OPENINGS:
         for path in ("fifo", "to-fifo", "/dev/null", "/dev/zero"):
             with pytest.raises(ValueError, match="not a regular file"):
                 worker.call(operation, user="user", path=path, **arguments)
@@ -494,7 +497,7 @@ def test_opening_leaks_no_descriptor(worker: FileWorker) -> None:
     entry(worker, "")  # it is ready now
     before = len(os.listdir(f"/proc/{worker.process.pid}/fd"))
     for path in ("f", "empty", "missing", "/dev/null", ""):
-        for operation, arguments in (("open_read", {}), ("open_write", {"metadata": {}})):
+        for operation, arguments in OPENINGS:
             try:
                 _, fds = worker.call(operation, user="user", path=path, **arguments)
                 os.close(fds[0])

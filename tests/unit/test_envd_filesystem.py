@@ -40,7 +40,7 @@ def with_service(directory: Path, use: Use) -> Any:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
-def call(service: FilesystemService, method: str, context: Context = PLAIN, **fields: Any) -> Any:
+def call(service: FilesystemService, method: str, context: Context = PLAIN, /, **fields: Any) -> Any:
     request = getattr(pb, f"{method}Request")(**fields)
     return service.handlers()[method](request, context)
 
@@ -158,7 +158,8 @@ def test_times_of_any_size_can_be_told(tmp_path: Path, seconds: int) -> None:
     os.utime(home / "file", (seconds, seconds))
 
     async def use(service: FilesystemService) -> pb.EntryInfo:
-        return (await call(service, "Stat", path="file")).entry
+        answer: pb.StatResponse = await call(service, "Stat", path="file")
+        return answer.entry
 
     told = with_service(tmp_path, use).modified_time
     assert told.ToJsonString()
@@ -213,7 +214,7 @@ def test_changes_are_made_and_answered(tmp_path: Path) -> None:
 
 def test_the_end_of_the_box_is_unavailable(tmp_path: Path) -> None:
     async def use(service: FilesystemService) -> Code:
-        service._files._box.ended.set_result("over")  # type: ignore[attr-defined]
+        service._files._box.ended.set_result("over")
         with pytest.raises(RpcError, match="was not found") as caught:
             await call(service, "Stat", path="")
         return caught.value.code
