@@ -7,10 +7,10 @@ import base64
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sandbox_sync_rpc import process_pb2 as pb
@@ -42,21 +42,23 @@ class Fixture:
         self.box = box
         self.service = ProcessService(box, RpcFiles(box, "user"), {"GLOBAL": "g", "BOTH": "global"}, "user")
 
-    def start(self, script: str, ctx: Context = PLAIN, **fields: Any) -> AsyncIterator[pb.StartResponse]:
+    def start(
+        self, script: str, ctx: Context = PLAIN, /, **fields: Any
+    ) -> AsyncGenerator[pb.StartResponse, None]:
         config = pb.ProcessConfig(cmd="/bin/bash", args=["-c", script])
         return self.service.start(pb.StartRequest(process=config, **fields), ctx)
 
-    async def run(self, script: str, ctx: Context = PLAIN, **fields: Any) -> Transcript:
+    async def run(self, script: str, ctx: Context = PLAIN, /, **fields: Any) -> Transcript:
         return await Transcript().read(self.start(script, ctx, **fields))
 
     async def started(
-        self, script: str, ctx: Context = PLAIN, **fields: Any
-    ) -> tuple[int, AsyncIterator[Any]]:
+        self, script: str, ctx: Context = PLAIN, /, **fields: Any
+    ) -> tuple[int, AsyncGenerator[pb.StartResponse, None]]:
         """A process that has started, and its further events."""
         events = self.start(script, ctx, **fields)
         return (await anext(events)).event.start.pid, events
 
-    def connect(self, ctx: Context = PLAIN, **selector: Any) -> AsyncIterator[pb.ConnectResponse]:
+    def connect(self, ctx: Context = PLAIN, /, **selector: Any) -> AsyncGenerator[pb.ConnectResponse, None]:
         return self.service.connect(pb.ConnectRequest(process=pb.ProcessSelector(**selector)), ctx)
 
     async def send(self, pid: int, **data: bytes) -> None:
@@ -64,7 +66,7 @@ class Fixture:
             pb.SendInputRequest(process=pb.ProcessSelector(pid=pid), input=pb.ProcessInput(**data)), PLAIN
         )
 
-    async def signal(self, pid: int, signal: int = pb.SIGNAL_SIGKILL) -> None:
+    async def signal(self, pid: int, signal: pb.Signal = pb.SIGNAL_SIGKILL) -> None:
         request = pb.SendSignalRequest(process=pb.ProcessSelector(pid=pid), signal=signal)
         await self.service.send_signal(request, PLAIN)
 
@@ -85,7 +87,7 @@ class Transcript:
         self.pid = 0
         self.end = pb.ProcessEvent.EndEvent()
 
-    async def read(self, events: AsyncIterator[Any]) -> Transcript:
+    async def read(self, events: AsyncGenerator[Any, None]) -> Transcript:
         async with aclosing(events):
             async for response in events:
                 self.add(response)
@@ -223,7 +225,7 @@ async def test_the_end_waits_for_a_background_child_that_holds_the_output(use: F
 
 @pytest.mark.parametrize("signal", [pb.SIGNAL_SIGTERM, pb.SIGNAL_SIGKILL])
 @with_service
-async def test_a_signal_ends_the_wait_for_output(use: Fixture, signal: int) -> None:
+async def test_a_signal_ends_the_wait_for_output(use: Fixture, signal: pb.Signal) -> None:
     pid, events = await use.started("trap '' TERM; (exec >/dev/null 2>&1; sleep 0.2); sleep 60 & exit 0")
     await use.box.processes[0].exit
     await use.signal(pid, signal)
@@ -502,9 +504,8 @@ async def test_a_silent_process_is_kept_alive_by_events(use: Fixture) -> None:
     pid, events = await use.started("sleep 60", ctx)
     follower = use.connect(ctx, pid=pid)
     await anext(follower)
-    assert [(await anext(stream)).event.WhichOneof("event") for stream in (events, follower)] == [
-        "keepalive"
-    ] * 2
+    assert (await anext(events)).event.WhichOneof("event") == "keepalive"
+    assert (await anext(follower)).event.WhichOneof("event") == "keepalive"
 
 
 @with_service
@@ -682,7 +683,7 @@ async def test_a_stream_of_input_needs_a_living_process_first(use: Fixture) -> N
     ("signal", "status"), [(pb.SIGNAL_SIGTERM, "signal: terminated"), (pb.SIGNAL_SIGKILL, "signal: killed")]
 )
 @with_service
-async def test_signals_end_the_process(use: Fixture, signal: int, status: str) -> None:
+async def test_signals_end_the_process(use: Fixture, signal: pb.Signal, status: str) -> None:
     pid, events = await use.started("sleep 60")
     await use.signal(pid, signal)
     assert (await Transcript().read(events)).end.status == status
@@ -692,7 +693,8 @@ async def test_signals_end_the_process(use: Fixture, signal: int, status: str) -
 @with_service
 async def test_other_signals_are_unimplemented(use: Fixture) -> None:
     pid, _ = await use.started("sleep 60")
-    for signal in (pb.SIGNAL_UNSPECIFIED, 1, 2, 64, -1):
+    others = [cast("pb.Signal", number) for number in (1, 2, 64, -1)]  # on the wire, enums are open
+    for signal in (pb.SIGNAL_UNSPECIFIED, *others):
         assert await code_of(use.signal(pid, signal)) is Code.UNIMPLEMENTED
     assert len(await use.listed()) == 1
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Use:
 
     def stream(
         self, context: Context = PLAIN, path: str = "", **fields: Any
-    ) -> AsyncIterator[pb.WatchDirResponse]:
+    ) -> AsyncGenerator[pb.WatchDirResponse, None]:
         return self.service.watch_dir(pb.WatchDirRequest(path=path, **fields), context)
 
 
