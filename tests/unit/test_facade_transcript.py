@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from sandbox_sync_rpc import process_pb2 as pb
@@ -13,14 +14,13 @@ from sandbox_sync_rpc import process_pb2 as pb
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import CommandTimeoutException, ConnectionException, SandboxException
 from sandbox_sync.transcript import Decoder, Piece, Transcript
+from sandbox_sync.transport.streams import RpcStream
 
 FOREVER = Deadline(None)
 
 
-class Stream:
-    """Messages as a stream has them."""
-
-    cancelled = False
+class Played:
+    """Messages as a channel's stream has them."""
 
     def __init__(self, messages: Iterable[pb.StartResponse]) -> None:
         self._messages = iter(messages)
@@ -28,11 +28,18 @@ class Stream:
     def __iter__(self) -> Iterator[pb.StartResponse]:
         return self._messages
 
+    def limit(self, deadline: Deadline, silence: float | None = None) -> None:
+        raise NotImplementedError("nobody bounds the reading here")
+
     def cancel(self) -> None:
-        self.cancelled = True
+        raise NotImplementedError("nobody cancels here")
 
 
-def event(**fields: object) -> pb.StartResponse:
+def stream(messages: Iterable[pb.StartResponse]) -> RpcStream[pb.StartResponse]:
+    return RpcStream(Played(messages), [], lambda failure: SandboxException(str(failure)))
+
+
+def event(**fields: Any) -> pb.StartResponse:
     return pb.StartResponse(event=pb.ProcessEvent(**fields))
 
 
@@ -50,7 +57,7 @@ def ended(exit_code: int = 0) -> pb.StartResponse:
 
 def follow(*messages: pb.StartResponse, limit: int | None = None) -> Transcript:
     transcript = Transcript(limit)
-    transcript.follow(Stream(messages), None)
+    transcript.follow(stream(messages), None)
     return transcript
 
 
@@ -73,7 +80,7 @@ def test_characters_torn_apart_by_chunks_stay_whole(size: int) -> None:
     messages = [data(channel, chunk) for chunk in chunks for channel in ("stdout", "stderr")]
     seen: list[Piece] = []
     transcript = Transcript(None)
-    transcript.follow(Stream([started(), *messages, ended()]), seen.append)
+    transcript.follow(stream([started(), *messages, ended()]), seen.append)
     assert joined(seen) == (TEXT, TEXT, b"")
     assert joined(transcript.pieces(FOREVER)) == (TEXT, TEXT, b"")
     assert transcript.text("stdout") == transcript.text("stderr") == TEXT
@@ -85,7 +92,7 @@ def test_invalid_bytes_never_raise_and_are_there_as_they_came() -> None:
     junk = bytes(range(256)) + b"\xe2\x82"
     seen: list[Piece] = []
     transcript = Transcript(None)
-    transcript.follow(Stream([started(), data("stdout", junk), data("pty", junk), ended()]), seen.append)
+    transcript.follow(stream([started(), data("stdout", junk), data("pty", junk), ended()]), seen.append)
     assert transcript.data("stdout") == junk
     assert transcript.text("stdout") == junk.decode("utf-8", "replace")
     assert joined(seen) == (junk.decode("utf-8", "replace"), "", junk)
@@ -102,7 +109,7 @@ def test_live_text_leaves_out_a_character_that_is_not_whole_yet() -> None:
         assert transcript.text("stdout") == "1 \u20ac"
         yield ended()
 
-    transcript.follow(Stream(messages()), None)
+    transcript.follow(stream(messages()), None)
 
 
 def test_events_in_any_order_give_the_same_transcript() -> None:
@@ -126,7 +133,7 @@ def test_a_stream_that_ends_before_the_command_is_an_error() -> None:
     """G12: a cut stream is never success, and the error has what was received."""
     transcript = Transcript(None)
     with pytest.raises(ConnectionException) as caught:
-        transcript.follow(Stream([started(), data("stdout", b"half")]), None)
+        transcript.follow(stream([started(), data("stdout", b"half")]), None)
     transcript.fail(caught.value)
     assert transcript.settled
     assert (caught.value.pid, caught.value.stdout, caught.value.stderr) == (7, "half", "")
@@ -139,7 +146,7 @@ def test_an_error_after_the_end_changes_nothing() -> None:
         raise ConnectionException("reset")
 
     transcript = Transcript(None)
-    transcript.follow(Stream(messages()), None)
+    transcript.follow(stream(messages()), None)
     assert transcript.end is not None
     assert transcript.end.exit_code == 3
     assert transcript.failure is None
@@ -157,7 +164,7 @@ def test_only_the_newest_output_is_kept_beyond_the_limit() -> None:
 
 
 def writing(transcript: Transcript, messages: Iterable[pb.StartResponse]) -> threading.Thread:
-    writer = threading.Thread(target=transcript.follow, args=(Stream(messages), None))
+    writer = threading.Thread(target=transcript.follow, args=(stream(messages), None))
     writer.start()
     return writer
 
@@ -229,7 +236,7 @@ def test_many_readers_see_all_output_while_it_is_written() -> None:
     readers = [threading.Thread(target=read) for _ in range(5)]
     for reader in readers:
         reader.start()
-    transcript.follow(Stream([started(), *(data("stdout", word.encode()) for word in words), ended()]), None)
+    transcript.follow(stream([started(), *(data("stdout", word.encode()) for word in words), ended()]), None)
     for reader in readers:
         reader.join(20)
     assert seen == ["".join(words)] * 5
