@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +15,7 @@ Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 
 @contextmanager
 def serving(
-    behaviours: dict[str, Behaviour], credentials: grpc.ServerCredentials | None = None, threads: int = 64
+    behaviours: Mapping[str, Behaviour], credentials: grpc.ServerCredentials | None = None, threads: int = 64
 ) -> Iterator[str]:
     """Serve methods, by name; the others do not exist. Yields the server's URL."""
     server = grpc.server(
@@ -40,7 +40,7 @@ def serving(
         server.stop(None).wait()
 
 
-def _handler(method: services.Method, behaviour: Behaviour) -> grpc.RpcMethodHandler:
+def _handler(method: services.Method, behaviour: Behaviour) -> grpc.RpcMethodHandler[Any, Any]:
     make: Any = grpc.unary_unary_rpc_method_handler
     if method.client_streaming:
         make = grpc.stream_unary_rpc_method_handler

@@ -47,7 +47,7 @@ def failing(code: grpc.StatusCode, words: str) -> Any:
 
 
 def headers_of(context: grpc.ServicerContext) -> dict[str, str]:
-    return {item.key: item.value for item in context.invocation_metadata()}
+    return {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
 
 
 def hold(context: grpc.ServicerContext) -> None:

@@ -94,7 +94,7 @@ class WireServer:
 
 @contextlib.contextmanager
 def scripted(
-    script: Callable[[Peer], None], *, context: ssl.SSLContext | None = None
+    script: Callable[[Peer], object], *, context: ssl.SSLContext | None = None
 ) -> Iterator[WireServer]:
     """Serve each connection with `script`; its end closes the connection."""
     listener = socket.create_server(("127.0.0.1", 0))
