@@ -62,8 +62,8 @@ def test_when_the_server_dies_its_boxes_die_and_leave_nothing(signum: int, tmp_p
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     owner = subprocess.Popen([sys.executable, "-c", _OWNER], stdout=subprocess.PIPE, env=environment)
+    assert owner.stdout is not None
     try:
-        assert owner.stdout is not None
         assert select.select([owner.stdout], [], [], 60)[0]
         assert owner.stdout.readline() == b"ready\n"
         theirs = processes.descendants(owner.pid)

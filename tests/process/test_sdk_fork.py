@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -171,7 +172,7 @@ def test_grpc_in_children_of_an_idle_parent(setting: str | None) -> None:
         assert codes == [7 if refused else 0] * 6, codes
         assert dict(os.environ) == environment
     """
-    environment = {} if setting is None else {"GRPC_ENABLE_FORK_SUPPORT": setting}
+    environment: dict[str, Any] = {} if setting is None else {"GRPC_ENABLE_FORK_SUPPORT": setting}
     with grpc_sandbox() as url:
         succeeds(program, url, **environment)
 

@@ -141,8 +141,9 @@ def test_a_paused_sandbox_stands_still_without_a_timeout_until_it_is_resumed() -
         registry.extend(sandbox.sandbox_id, 1)
         await asyncio.sleep(1.2)
         assert registry.find(sandbox.sandbox_id) is sandbox
-        assert await registry.connect(sandbox.sandbox_id, 60) == (sandbox, True)
-        assert sandbox.state is State.RUNNING
+        resumed, was_paused = await registry.connect(sandbox.sandbox_id, 60)
+        assert (resumed, was_paused) == (sandbox, True)
+        assert resumed.state is State.RUNNING
         assert not box.frozen
         assert about(sandbox.end_at, in_seconds(60))
         with pytest.raises(Conflict, match="runs already"):

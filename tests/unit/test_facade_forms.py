@@ -47,7 +47,7 @@ def test_signatures_and_docs_are_those_of_the_form_that_is_meant() -> None:
     assert Thing.end.__doc__ == "End a thing by its id."
     assert Thing().end.__doc__ == "End this thing."
     assert Thing().end.__qualname__ == "Thing.end"
-    assert "end(thing_id: 'str', key" in pydoc.render_doc(Thing, renderer=pydoc.plaintext)
+    assert "end(thing_id: 'str', key" in pydoc.plain(pydoc.render_doc(Thing))
 
 
 def test_a_method_is_equal_to_itself() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_sync import local
+from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import SandboxException
 
 # Does what the real server does with its state file and key, and writes down that it was started.
@@ -154,13 +155,13 @@ def test_of_many_processes_one_starts_it(machine: Machine) -> None:
 
 def test_a_fork_while_the_lock_is_held_does_not_keep_it(machine: Machine) -> None:
     machine.directory.mkdir(mode=0o700)
-    with local._lock(machine.directory, local.Deadline.after(10)):
+    with local._lock(machine.directory, Deadline.after(10)):
         child = os.fork()
         if not child:
             time.sleep(30)
             os._exit(0)
     try:
-        with local._lock(machine.directory, local.Deadline.after(1)):
+        with local._lock(machine.directory, Deadline.after(1)):
             pass
     finally:
         os.kill(child, 9)

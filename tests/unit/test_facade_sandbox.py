@@ -168,7 +168,7 @@ def test_a_block_kills_its_sandbox_and_lets_the_users_error_out(caplog: pytest.L
 def test_kill_says_what_is_known() -> None:
     """G59: True or False only on evidence, else an error."""
     with sandbox() as (service, sb):
-        options = {"api_key": "key", "api_url": sb._config.api_url}
+        options: dict[str, Any] = {"api_key": "key", "api_url": sb._config.api_url}
         gone = (404, {"code": 404, "message": "no such sandbox"})
         assert sb.kill() is True
         assert Sandbox.kill("isandbox", **options) is True
@@ -196,7 +196,7 @@ def test_connect_asks_for_what_was_given() -> None:
 def test_set_timeout_in_both_forms() -> None:
     with sandbox() as (service, sb):
         service.answer("POST", "/sandboxes/isandbox/timeout", (204, None))
-        options = {"api_key": "key", "api_url": sb._config.api_url}
+        options: dict[str, Any] = {"api_key": "key", "api_url": sb._config.api_url}
         sb.set_timeout(30)
         Sandbox.set_timeout("isandbox", 40, **options)
         assert [asked.body for asked in service.requests("POST")[1:]] == [{"timeout": 30}, {"timeout": 40}]

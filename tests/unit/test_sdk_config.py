@@ -52,8 +52,8 @@ def test_the_environment_beats_the_default(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, attribute: str, expected: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    options = {} if variable == "E2B_API_KEY" else {"api_key": "k"}
-    assert getattr(ConnectionConfig.resolve(**options), attribute) == expected
+    config = ConnectionConfig.resolve(api_key=None if variable == "E2B_API_KEY" else "k")
+    assert getattr(config, attribute) == expected
 
 
 @pytest.mark.parametrize("variable", VARIABLES)

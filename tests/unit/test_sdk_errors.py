@@ -188,7 +188,7 @@ def test_rpc_codes(code: str, message: str, expected: str) -> None:
 )
 def test_calls_without_an_answer(reason: str, state: errors.SandboxState, expected: str) -> None:
     """G12, G28: gone is said only with evidence, and every way to fail has its class."""
-    error = rpc_error(RpcFailure("lost", code="unavailable", reason=reason), CALL, state)  # type: ignore[arg-type]
+    error = rpc_error(RpcFailure("lost", code="unavailable", reason=reason), CALL, state)
     assert type(error).__name__ == expected
     assert isinstance(error, errors.IncompleteCallException)
     if reason not in ("deadline", "tls"):

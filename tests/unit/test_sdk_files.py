@@ -137,8 +137,8 @@ def test_what_is_no_content_is_refused(data: object) -> None:
 def test_a_file_is_read_in_blocks_and_never_held_whole(tmp_path: Path) -> None:
     """G29: memory does not grow with the file."""
     big = tmp_path / "big"
-    with big.open("wb") as file:
-        file.truncate(64 * 1024 * 1024)
+    with big.open("wb") as hole:
+        hole.truncate(64 * 1024 * 1024)
     received: list[int] = []
 
     def sink(peer: Peer) -> None:

@@ -27,7 +27,7 @@ from tests.unit.wire_server import Peer, Received, WireServer, answering, chunk,
 CREATED = json.dumps(
     {"sandboxID": "i1", "templateID": "base", "clientID": "c", "envdVersion": "0.6.13"}
 ).encode()
-NEW = NewSandboxV2(templateID="base")
+NEW = NewSandboxV2(template_id="base")
 
 
 def plane_at(server: WireServer, **options: object) -> ControlPlane:

@@ -15,7 +15,7 @@ import pytest
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import InvalidArgumentException
-from sandbox_sync.transport import connections, pools, sockets
+from sandbox_sync.transport import connections, pools
 from sandbox_sync.transport.failures import Failure
 from sandbox_sync.transport.pools import BLOCK, Origin, failure_of, link_of, read_all
 from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit, dial, time_limit
@@ -408,7 +408,7 @@ def test_connecting_shares_the_time_among_the_addresses(monkeypatch: pytest.Monk
             sock.connect_ex(full.getsockname())
         kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
         found = [(*kind, full.getsockname()), (*kind, full.getsockname()), (*kind, good.getsockname())]
-        monkeypatch.setattr(sockets.socket, "getaddrinfo", lambda *args, **options: found)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
         begin = time.monotonic()
         sock = dial("three.example", 80, time_limit(Deadline.after(0.9)))
         assert sock.getpeername() == good.getsockname()
