@@ -75,7 +75,7 @@ def with_registry(test: Callable[[Registry, StandinBackend], Awaitable[None]], m
 
     async def body() -> None:
         backend = StandinBackend()
-        registry = Registry(backend, most=most, disk_bytes=1 << 20)  # type: ignore[arg-type]
+        registry = Registry(backend, most=most, disk_bytes=1 << 20)  # type: ignore[arg-type]  # no whole boxes
         try:
             await asyncio.wait_for(test(registry, backend), 30)
         finally:
