@@ -1,0 +1,1 @@
+"""envd: what answers inside of a sandbox, its processes and its files."""

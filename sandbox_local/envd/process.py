@@ -53,9 +53,8 @@ class ProcessService:
         self._files = files
         self._envs = envs
         self._default_user = default_user
-        self._processes: dict[
-            int, Running
-        ] = {}  # by pid, oldest first; with those that ended a short while ago
+        # By pid, oldest first, with those that ended a short while ago.
+        self._processes: dict[int, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
@@ -184,7 +183,9 @@ class ProcessService:
             message = f"the sandbox can't start a process: {error.strerror}"
             code = Code.RESOURCE_EXHAUSTED if error.errno in _EXHAUSTED else Code.INTERNAL
             raise RpcError(code, message) from None
-        running = Running(process, request.process, request.tag if request.HasField("tag") else None)
+        config = pb.ProcessConfig()
+        config.CopyFrom(request.process)  # the request itself may go
+        running = Running(process, config, request.tag if request.HasField("tag") else None)
         self._processes.pop(process.pid, None)  # a number that is used again goes to the end of the table
         self._processes[process.pid] = running
         running.ended.add_done_callback(lambda _: self._forget_later(running))
@@ -196,13 +197,6 @@ class ProcessService:
 
     def _command(self, request: pb.StartRequest, context: Context) -> Command:
         config = request.process
-        for text in (config.cmd, config.cwd, *config.args, *config.envs.keys(), *config.envs.values()):
-            if "\0" in text:
-                raise RpcError(
-                    Code.INVALID_ARGUMENT, "the command, its directory or environment holds a NUL byte"
-                )
-        if any(not name or "=" in name for name in config.envs):
-            raise RpcError(Code.INVALID_ARGUMENT, 'the name of a variable is empty or holds "="')
         size = request.pty.size
         return Command(
             argv=[config.cmd, *config.args],
@@ -222,8 +216,9 @@ class ProcessService:
                 await running.kill()
             except BoxGone as error:
                 reader.finish(error)
-            message = f"the command was killed when its timeout of {timeout_ms / 1000:g} s was over"
-            reader.finish(RpcError(Code.DEADLINE_EXCEEDED, message))
+            finally:
+                message = f"the command was killed when its timeout of {timeout_ms / 1000:g} s was over"
+                reader.finish(RpcError(Code.DEADLINE_EXCEEDED, message))
 
         loop = asyncio.get_running_loop()
         timer = loop.call_later(timeout_ms / 1000, lambda: self._spawn(expire()))

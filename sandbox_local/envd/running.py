@@ -36,7 +36,7 @@ class Running:
 
     Attributes:
         process: The process in the box.
-        config: As it was asked for.
+        config: As it was asked for, until it ends.
         tag: The name that the client gave it, or None.
         input: Its standard input or terminal; None when that is /dev/null.
         output: Hands out its events; the last is its end.
@@ -113,6 +113,7 @@ class Running:
             self._close_stream(name)
         if self.input is not None:
             self.input.close()
+        self.config = ProcessConfig()  # it may be large, and what has ended is kept for a while
         self.output.finish(last)
 
     def _pause(self) -> None:

@@ -141,6 +141,25 @@ def test_a_program_that_cannot_run_is_no_rpc_error(
     assert reason in stderr.decode().lower()
 
 
+@pytest.mark.parametrize(
+    "process",
+    [
+        {"cmd": "a\0b"},
+        {"cmd": "true", "args": ["\0"]},
+        {"cmd": "true", "cwd": "\0"},
+        {"cmd": "true", "envs": {"A\0": ""}},
+        {"cmd": "true", "envs": {"A": "\0"}},
+        {"cmd": "true", "envs": {"": "x"}},
+        {"cmd": "true", "envs": {"A=B": "x"}},
+        {"cmd": "true", "cwd": "~root"},
+    ],
+)
+def test_what_no_process_can_be_given_is_an_invalid_argument(box: Sandbox, process: dict[str, Any]) -> None:
+    stream = Stream(box, "Start", {"process": process})
+    assert stream.read() == b""
+    assert stream.error["code"] == "invalid_argument"
+
+
 # -- ends
 
 

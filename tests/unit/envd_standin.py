@@ -163,6 +163,10 @@ class StandInBox:
             raise BoxGone
         if command.user not in ("user", "root"):
             raise UnknownUser(command.user)
+        if any("\0" in text for text in (*command.argv, command.cwd, *command.envs, *command.envs.values())):
+            raise ValueError("a NUL")
+        if any(not name or "=" in name for name in command.envs):
+            raise ValueError("no name of a variable")
         cwd = self.home / command.cwd.removeprefix("~").removeprefix("/" if command.cwd[:1] == "~" else "")
         if not cwd.is_dir():
             raise MissingDirectory
