@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import zlib
 from collections.abc import AsyncIterator
 
 from sandbox_local.envd import content
 from sandbox_local.envd.boxfiles import open_file
+from sandbox_local.envd.threads import run_to_end
 from sandbox_local.envd.upload import file_error
 from sandbox_local.http import FileSlice, HttpError, Request, Response
 from sandbox_local.isolation.base import Box, UnknownUser
@@ -89,7 +89,7 @@ class _Packed(AsyncIterator[bytes]):
 
     async def __anext__(self) -> bytes:
         while not self._ended:
-            packed = await asyncio.to_thread(self._pack)
+            packed = await run_to_end(self._pack)
             if packed:
                 return packed
         await self.aclose()

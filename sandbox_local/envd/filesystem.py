@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
@@ -13,6 +12,7 @@ from sandbox_sync_rpc import filesystem_pb2 as pb
 
 from sandbox_local.envd.boxfiles import RpcFiles, ask, open_file
 from sandbox_local.envd.entries import entry_info
+from sandbox_local.envd.threads import run_to_end
 from sandbox_local.rpc import Code, Context, RpcError
 
 _MAX_LISTING = 80 << 20  # bytes taken of a listing; the worker bounds it too, but nobody trusts it
@@ -63,7 +63,7 @@ class FilesystemService:
         """The entries below a directory."""
         wanted = {"path": request.path, "depth": request.depth}
         _, listing = await self._files.do(open_file, "list_dir", context, _UNLISTABLE, **wanted)
-        return await asyncio.to_thread(_read_listing, listing)
+        return await run_to_end(_read_listing, listing)
 
     async def remove(self, request: pb.RemoveRequest, context: Context) -> pb.RemoveResponse:
         """Remove an entry and all below it."""

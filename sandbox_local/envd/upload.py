@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import zlib
@@ -11,6 +10,7 @@ from typing import Any
 
 from sandbox_local.envd.boxfiles import ask, open_file
 from sandbox_local.envd.multipart import Multipart, MultipartError, parse_field
+from sandbox_local.envd.threads import run_to_end
 from sandbox_local.http import HttpError, Request, Response
 from sandbox_local.isolation.base import Box, UnknownUser
 
@@ -192,7 +192,7 @@ async def _unpack(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             while packed:
                 if unpacker.eof:
                     unpacker = zlib.decompressobj(wbits=31)
-                yield await asyncio.to_thread(unpacker.decompress, packed, _PIECE)
+                yield await run_to_end(unpacker.decompress, packed, _PIECE)
                 packed = unpacker.unconsumed_tail or unpacker.unused_data
     except zlib.error as error:
         raise HttpError(400, f"the body is not valid gzip: {error}") from None
@@ -208,9 +208,9 @@ async def _write(fd: int, content: AsyncIterator[bytes]) -> None:
         pieces.append(piece)
         size += len(piece)
         if size >= _PIECE:
-            await asyncio.to_thread(_write_all, fd, pieces)
+            await run_to_end(_write_all, fd, pieces)
             pieces, size = [], 0
-    await asyncio.to_thread(_write_all, fd, pieces)
+    await run_to_end(_write_all, fd, pieces)
 
 
 def _write_all(fd: int, pieces: Sequence[bytes]) -> None:

@@ -1,0 +1,29 @@
+"""Work on descriptors off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+async def run_to_end(function: Callable[..., _T], *arguments: Any) -> _T:
+    """Call a function in a thread; who is cancelled meanwhile waits for its end all the same.
+
+    Otherwise a descriptor could be closed, and its number given to another file, while the thread still
+    writes to it.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, partial(function, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                continue
+        running.exception()  # nobody else will ask for it
+        raise
