@@ -109,8 +109,8 @@ class Commands:
             on_stdout: Called with standard output as it arrives: in the caller's thread, or in the
                 background in a thread of the handle's that has the caller's context variables.
             on_stderr: The same for standard error.
-            timeout: Seconds; 0 or None for no limit. In the foreground the command is killed when they are up;
-                in the background the handle stops following it then, and it runs on.
+            timeout: Seconds; 0 or None for no limit. In the foreground the command is killed when they are
+                up; in the background the handle stops following it then, and it runs on.
             request_timeout: Timeout for starting the command in seconds.
             stdin: Give the command a standard input to send to; without it, it reads the end at once.
             check: Raise for an exit code other than 0.
