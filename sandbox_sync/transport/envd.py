@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -23,8 +22,10 @@ from sandbox_sync.errors import (
     SandboxException,
     SandboxState,
 )
+from sandbox_sync.transport.connect import ConnectChannel
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
 from sandbox_sync.transport.files import Download, Payload
+from sandbox_sync.transport.lazy import lazy
 from sandbox_sync.transport.mapping import Call, envd_http_error, needs_probe, rpc_error, says_gone
 from sandbox_sync.transport.pools import Origin, read_all
 from sandbox_sync.transport.session import HTTPSession
@@ -106,31 +107,29 @@ class EnvdConnection:
         if access_token:
             self._headers["x-access-token"] = access_token
 
-    @cached_property
+    @lazy
     def process(self) -> ProcessStub:
         """The methods for commands and terminals, to be given to `unary`, `client_stream` and `stream`."""
         return ProcessStub(self._channel)
 
-    @cached_property
+    @lazy
     def filesystem(self) -> FilesystemStub:
         """The methods for files, to be given to `unary` and `stream`."""
         return FilesystemStub(self._channel)
 
-    @cached_property
+    @lazy
     def _channel(self) -> Channel:
         if self.config.transport == "grpc":
             from sandbox_sync.transport.grpc import GrpcChannel
 
             return GrpcChannel(self._url, self.config)
-        from sandbox_sync.transport.connect import ConnectChannel
-
         return ConnectChannel(self._url, self.config)
 
-    @cached_property
+    @lazy
     def _origin(self) -> Origin:
         return Origin(self._url, self.config)
 
-    @cached_property
+    @lazy
     def _session(self) -> HTTPSession:
         return HTTPSession(self._url, self.config, self._headers, self._token)
 

@@ -20,6 +20,7 @@ from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport.failures import Reason, RpcFailure
 from sandbox_sync.transport.grpc_connections import Connection, Settings, active, connect, in_flight
 from sandbox_sync.transport.proxies import proxy_for
+from sandbox_sync.transport.tls import ca_file
 from sandbox_sync.transport.watchdog import Watch, watchdog
 
 Q = TypeVar("Q")
@@ -54,7 +55,8 @@ class GrpcChannel:
         secure = url.scheme == "https"
         host = url.hostname or ""
         port = url.port or (443 if secure else 80)
-        self._settings = Settings(host, port, secure, proxy, config.ca_bundle, config.client_cert)
+        trusted = ca_file(config.ca_bundle) if secure else None
+        self._settings = Settings(host, port, trusted, proxy, config.client_cert)
         self._connection: Connection | None = None
 
     @property

@@ -18,7 +18,7 @@ import grpc
 
 from sandbox_sync.errors import ForkedWithActiveStreamException
 from sandbox_sync.transport.pools import MAX_MESSAGE, USER_AGENT
-from sandbox_sync.transport.tls import ClientCert, ca_file, client_files, pem
+from sandbox_sync.transport.tls import ClientCert, client_files, pem
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     # Reads in the calling thread: measured, it is six times as fast.
@@ -36,25 +36,24 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes one connection different from another."""
+    """What makes one connection different from others. With TLS, `trusted` is the file of the authorities."""
 
     host: str
     port: int
-    secure: bool
+    trusted: str | None
     proxy: str | None = field(repr=False)
-    ca_bundle: str | None
     client_cert: ClientCert
 
     def channel(self) -> grpc.Channel:
         """A new channel; it connects when it is first used."""
         target, options = self._target()
-        if not self.secure:
+        if self.trusted is None:
             return grpc.insecure_channel(target, options=options)
         key = certificate = None
         files = client_files(self.client_cert)
         if files is not None:
             certificate, key = map(pem, files)
-        credentials = grpc.ssl_channel_credentials(pem(ca_file(self.ca_bundle)), key, certificate)
+        credentials = grpc.ssl_channel_credentials(pem(self.trusted), key, certificate)
         return grpc.secure_channel(target, credentials, options=options)
 
     def _target(self) -> tuple[str, list[tuple[str, Any]]]:

@@ -23,7 +23,7 @@ from sandbox_sync.transport.connections import NETWORK_ERRORS
 from sandbox_sync.transport.failures import Failure, Reason
 from sandbox_sync.transport.proxies import proxy_for
 from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit
-from sandbox_sync.transport.tls import ClientCert, ssl_context
+from sandbox_sync.transport.tls import ClientCert, ca_file, ssl_context
 
 Body: TypeAlias = bytes | Iterable[bytes] | None
 
@@ -89,16 +89,14 @@ _managers: dict[tuple[Any, ...], urllib3.PoolManager] = {}
 os.register_at_fork(after_in_child=_managers.clear)
 
 
-def _manager(
-    proxy: str | None, secure: bool, ca_bundle: str | None, client_cert: ClientCert
-) -> urllib3.PoolManager:
-    """This process's pools for these settings."""
-    key = (os.getpid(), proxy, secure, ca_bundle, client_cert)
+def _manager(proxy: str | None, trusted: str | None, client_cert: ClientCert) -> urllib3.PoolManager:
+    """This process's pools for these settings. With TLS, `trusted` is the file of the authorities."""
+    key = (os.getpid(), proxy, trusted, client_cert)
     manager = _managers.get(key)
     if manager is None:
         options: dict[str, Any] = {"num_pools": _MAX_HOSTS, "blocksize": BLOCK, "block": False}
-        if secure:
-            options["ssl_context"] = ssl_context(ca_bundle, client_cert)
+        if trusted is not None:
+            options["ssl_context"] = ssl_context(trusted, client_cert)
         if proxy is None:
             manager = urllib3.PoolManager(**options)
         else:
@@ -132,7 +130,8 @@ class Origin:
         self.prefix = (url.path or "").rstrip("/")
         self._proxy = proxy_for(base_url, config.proxy)
         secure = self._scheme == "https" or (self._proxy or "").startswith("https:")
-        self._settings = (self._proxy, secure, config.ca_bundle, config.client_cert)
+        trusted = ca_file(config.ca_bundle) if secure else None
+        self._settings = (self._proxy, trusted, config.client_cert)
 
     def request(
         self,

@@ -32,14 +32,17 @@ def client_files(client_cert: ClientCert) -> tuple[str, str] | None:
     return (client_cert, client_cert) if isinstance(client_cert, str) else client_cert
 
 
-def ssl_context(ca_bundle: str | None, client_cert: ClientCert) -> ssl.SSLContext:
+def ssl_context(trusted: str, client_cert: ClientCert) -> ssl.SSLContext:
     """What HTTPS connections are made with.
+
+    Args:
+        trusted: File with the authorities to trust.
+        client_cert: File or files with the certificate to show, if any.
 
     Raises:
         InvalidArgumentException: A file cannot be read, or is no certificate.
     """
     context = create_urllib3_context()
-    trusted = ca_file(ca_bundle)
     try:
         context.load_verify_locations(trusted)
     except OSError as error:

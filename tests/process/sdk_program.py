@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -51,6 +52,7 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        start_new_session=True,
     )
 
 
@@ -59,7 +61,7 @@ def finish(process: subprocess.Popen[str]) -> Outcome:
     try:
         output, errors = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with the children that it has forked
         output, errors = process.communicate()
         raise AssertionError(f"it hung; it had said:\n{output}\n{errors}") from None
     return Outcome(process.returncode, output, errors)
