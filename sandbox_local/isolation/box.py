@@ -21,6 +21,22 @@ _OWN_NAMESPACES = (
     | syscalls.CLONE_NEWUTS
 )
 
+_CAPABILITIES = frozenset(
+    {
+        *range(9),  # all about files, CHOWN to FSETID, and KILL, SETGID, SETUID, SETPCAP
+        10,  # NET_BIND_SERVICE
+        14,  # IPC_LOCK
+        15,  # IPC_OWNER
+        18,  # SYS_CHROOT
+        19,  # SYS_PTRACE
+        27,  # MKNOD, of pipes and sockets; devices need the host's
+        29,  # AUDIT_WRITE
+        31,  # SETFCAP
+    }
+)
+"""What a box's root may. All else is of no use without mounts and a network, but opens large parts of the
+kernel, such as its packet filters, to whoever looks for holes in them."""
+
 
 def live(
     control: socket.socket, stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int
@@ -55,6 +71,7 @@ def _isolate(stage: Stage, namespace: Namespace, hostname: str, disk_bytes: int)
     os.setresuid(0, 0, 0)
     # A mount namespace of a user namespace that has less rights: nobody in there can undo the mounts.
     syscalls.unshare(_OWN_NAMESPACES)
+    syscalls.bound_capabilities(_CAPABILITIES)  # not this process's own: it executes nothing
     syscalls.set_dumpable(False)
     syscalls.loopback_up()
     socket.sethostname(hostname)

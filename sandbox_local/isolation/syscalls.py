@@ -52,6 +52,7 @@ _MAX_FD = 0x7FFFFFFF
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
+_PR_CAPBSET_DROP = 24
 _SECCOMP_SET_MODE_FILTER = 1
 
 _SIOCSIFFLAGS = 0x8914
@@ -124,6 +125,15 @@ def pivot_root(path: str) -> None:
 def set_dumpable(dumpable: bool) -> None:
     """Whether others of this user may trace this process and read its memory, environment and descriptors."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
+
+
+def bound_capabilities(kept: frozenset[int]) -> None:
+    """Let no program that this process's children execute have other capabilities than these."""
+    for capability in range(64):
+        if capability not in kept and _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            if ctypes.get_errno() == errno.EINVAL:
+                return  # the kernel has no more
+            _check(-1, "prctl")
 
 
 def die_with_parent() -> None:
