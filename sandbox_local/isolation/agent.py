@@ -15,9 +15,9 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox_local.isolation import commands, file_worker, spawn, syscalls, users, wire
+from sandbox_local.isolation import file_worker, spawn, syscalls, tags, users, wire
 from sandbox_local.isolation.children import Children
-from sandbox_local.isolation.commands import Command, Commands
+from sandbox_local.isolation.commands import Commands
 from sandbox_local.isolation.errors import describe
 from sandbox_local.isolation.spawn import Program, Spawner
 from sandbox_local.isolation.stdio import Devices, Streams, close_all
@@ -36,7 +36,7 @@ class Agent:
         self._control = control
         self._selector = selectors.DefaultSelector()
         self._children = Children(spawner, self._selector)
-        self._commands = Commands()
+        self._commands = Commands(self._children)
         self._sudo = SudoService(self._selector, self._children)
         self._devices = Devices()
         self._operations: dict[str, Callable[..., Answer | None]] = {
@@ -111,19 +111,21 @@ class Agent:
         env = {"PATH": spawn.PATH, "HOME": who.home, "USER": who.name, "LOGNAME": who.name, **envs}
         directory = posixpath.join(who.home, "" if cwd == "~" else cwd)
         streams = self._devices.terminal(who, *pty) if pty else self._devices.pipes(who, stdin=stdin)
+        tag = None
         try:
-            tag = commands.new_tag()
-            program = Program(argv, env, who, directory, streams.theirs, terminal=pty is not None)
+            tag = tags.new()
             pid = self._children.start(
-                program,
+                Program(argv, env, who, directory, streams.theirs, tag, terminal=pty is not None),
                 lambda error: self._started(number, pid, streams, error),
                 lambda status: self._ended(number, status),
             )
         except BaseException:
             streams.close()
+            if tag:
+                tag.close()
             raise
         close_all(streams.theirs)
-        self._commands.add(number, Command(pid, tag))
+        self._commands.add(number, pid, tag)
 
     def _started(self, number: int, pid: int, streams: Streams, error: Exception | None) -> None:
         if error is None:
@@ -162,7 +164,7 @@ class Agent:
     def _files(self, _: int) -> Answer:
         servers, workers = socket.socketpair()
         with servers, workers:
-            os.close(commands.new_tag())  # the worker is part of no command
+            tags.new().close()  # the worker is part of no command
             if os.fork() == 0:
                 try:
                     signal.set_wakeup_fd(-1)

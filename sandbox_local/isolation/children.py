@@ -14,6 +14,7 @@ Ended = Callable[[int], None]
 
 
 class _Child(NamedTuple):
+    mark: str
     started: Started
     ended: Ended
 
@@ -42,10 +43,14 @@ class Children:
             OSError: The box may have no more processes or descriptors.
         """
         pid, report = self._spawner.start(program)
-        self._children[pid] = _Child(started, ended)
+        self._children[pid] = _Child(program.tag.name, started, ended)
         self._reports[pid] = report
         self._selector.register(report, selectors.EVENT_READ, lambda: self._take_report(pid))
         return pid
+
+    def marked(self, mark: str) -> list[int]:
+        """The children that were started with that mark and have not been reaped."""
+        return [pid for pid, child in self._children.items() if child.mark == mark]
 
     def reap(self) -> None:
         """Take note of all children that have ended, adopted orphans included."""

@@ -1,62 +1,41 @@
-"""The commands that run in a box, and all that descends from each, however it hides.
-
-Each command is started in a cgroup namespace of its own, which its descendants inherit. None can leave it,
-since the filter forbids the system calls; that makes it a mark that sessions, daemons and orphans keep.
-"""
+"""The commands that run in a box, and all that descends from each, however it hides."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from sandbox_local.isolation import syscalls
+from sandbox_local.isolation import syscalls, tags
+from sandbox_local.isolation.children import Children
+from sandbox_local.isolation.tags import Tag
 
 _ENDED_KEPT = 64
 _ROUNDS = 5
 """So often a tree may grow while it is being killed, before everything is stopped so that it can't."""
 
 
-class Command:
-    """A command by its number, with what is known of it.
-
-    Attributes:
-        pid: The process id of its first process.
-        running: Whether that one has not ended yet.
-        tag: A descriptor of its namespace; while it is open, no other namespace gets the same mark.
-        mark: What all its processes, and only they, have in common.
-    """
-
-    def __init__(self, pid: int, tag: int) -> None:
+class _Command:
+    def __init__(self, pid: int, tag: Tag) -> None:
         self.pid = pid
-        self.running = True
         self.tag = tag
-        self.mark = os.readlink(f"/proc/self/fd/{tag}")
-
-
-def new_tag() -> int:
-    """Move into a new namespace, for what is forked next, and return a descriptor of it.
-
-    Raises:
-        OSError: The box may have no more of them.
-    """
-    syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-    return os.open("/proc/self/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+        self.running = True  # its first process, that is
 
 
 class Commands:
     """The commands of this box whose processes may still be alive."""
 
-    def __init__(self) -> None:
-        self._commands: dict[int, Command] = {}
+    def __init__(self, children: Children) -> None:
+        self._children = children
+        self._commands: dict[int, _Command] = {}
         self._kills: list[_Kill] = []
         self._ended = 0
         self._ended_bound = _ENDED_KEPT
-        self.frozen = False
+        self._frozen = False
 
-    def add(self, number: int, command: Command) -> None:
-        """Take up a command that has been forked."""
-        self._commands[number] = command
+    def add(self, number: int, pid: int, tag: Tag) -> None:
+        """Take up a command that has been forked, and its mark."""
+        self._commands[number] = _Command(pid, tag)
 
     def ended(self, number: int) -> None:
         """Note that a command's first process has been reaped."""
@@ -79,25 +58,26 @@ class Commands:
         if command is None:
             done()
         else:
-            self._kills.append(_Kill(command, done))
+            self._kills.append(_Kill(command.tag.name, self._children, done))
             self.pursue()
 
     def pursue(self) -> bool:
         """Go on with what is being killed, to be called whenever something has died; True if any is left."""
-        self._kills = [kill for kill in self._kills if not kill.step(self.frozen)]
+        self._kills = [kill for kill in self._kills if not kill.step(self._frozen)]
         return bool(self._kills)
 
     def freeze(self, frozen: bool) -> None:
         """Stop or continue all processes of the box but this."""
-        self.frozen = frozen
+        self._frozen = frozen
         _signal_all(signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def _forget_dead(self) -> None:
-        alive = {mark for pid in _processes() for mark in _marks(pid)}
-        pursued = {kill.command for kill in self._kills}
+        """Let go of the marks of commands of which nothing is alive."""
+        alive = {name for pid in tags.processes() for name in tags.names(pid)}
+        alive |= {kill.mark for kill in self._kills}
         for number, command in list(self._commands.items()):
-            if not command.running and command.mark not in alive and command not in pursued:
-                os.close(command.tag)
+            if not command.running and command.tag.name not in alive:
+                command.tag.close()
                 del self._commands[number]
                 self._ended -= 1
         self._ended_bound = max(_ENDED_KEPT, 2 * self._ended)
@@ -106,8 +86,9 @@ class Commands:
 class _Kill:
     """A command that is being killed."""
 
-    def __init__(self, command: Command, done: Callable[[], None]) -> None:
-        self.command = command
+    def __init__(self, mark: str, children: Children, done: Callable[[], None]) -> None:
+        self.mark = mark
+        self._children = children
         self._done = done
         self._seen: set[int] = set()
         self._rounds = 0
@@ -128,37 +109,14 @@ class _Kill:
         return True
 
     def _kill_found(self) -> set[int]:
-        found = set()
-        if self.command.running:
-            os.kill(self.command.pid, signal.SIGKILL)
-            found.add(self.command.pid)
-        for pid in _processes():
-            if self.command.mark in _marks(pid) and _kill(pid, self.command.mark):
+        # A child of this process that has not executed its program yet does not show its mark.
+        found = set(self._children.marked(self.mark))
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        for pid in tags.processes():
+            if self.mark in tags.names(pid) and _kill(pid, self.mark):
                 found.add(pid)
         return found
-
-
-def _processes() -> Iterator[int]:
-    own = os.getpid()
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (pid := int(name)) != own:
-            yield pid
-
-
-def _marks(pid: int) -> list[str]:
-    """The marks of a process; none if it has ended."""
-    try:
-        return [os.readlink(f"/proc/{pid}/ns/cgroup")]
-    except OSError:
-        pass
-    # Its first thread may have ended before the others.
-    marks = []
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            marks.append(os.readlink(f"/proc/{pid}/task/{thread}/ns/cgroup"))
-    except OSError:
-        pass
-    return marks
 
 
 def _kill(pid: int, mark: str) -> bool:
@@ -167,7 +125,7 @@ def _kill(pid: int, mark: str) -> bool:
     except OSError:
         return False
     try:
-        if mark not in _marks(pid):  # the number has passed to another process
+        if mark not in tags.names(pid):  # the number has passed to another process
             return False
         syscalls.pidfd_send_signal(fd, signal.SIGKILL)
         return True

@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn
 from sandbox_local.isolation import seccomp, syscalls
 from sandbox_local.isolation.errors import MissingDirectory
 from sandbox_local.isolation.ids import Ids
+from sandbox_local.isolation.tags import Tag
 from sandbox_local.isolation.users import User
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -36,8 +37,8 @@ class Program(NamedTuple):
         user: Whom it runs as.
         cwd: The path of its working directory, or a descriptor of it.
         stdio: Descriptors of standard input, output and error.
-        terminal: Whether these are a terminal that is to control it.
-        tag: The cgroup namespace to join, or None for that of this process.
+        tag: Its mark.
+        terminal: Whether the streams are a terminal that is to control it.
     """
 
     argv: list[str]
@@ -45,8 +46,8 @@ class Program(NamedTuple):
     user: User
     cwd: str | int
     stdio: Sequence[int]
-    terminal: bool = False
-    tag: int | None = None
+    tag: Tag
+    terminal: bool
 
 
 class Spawner:
@@ -106,8 +107,7 @@ class Spawner:
         syscalls.close_on_exec()
         for kind, values in self._limits:
             resource.setrlimit(kind, values)
-        if program.tag is not None:
-            syscalls.setns(program.tag, syscalls.CLONE_NEWCGROUP)
+        program.tag.put_on()
         self._assume(program.user)
         for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(ignored_by_python, signal.SIG_DFL)

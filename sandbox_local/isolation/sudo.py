@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from sandbox_local.isolation import tree, users, wire
+from sandbox_local.isolation import tags, tree, users, wire
 from sandbox_local.isolation.children import Children
 from sandbox_local.isolation.errors import UnknownUser, describe
 from sandbox_local.isolation.ids import Ids
@@ -136,12 +136,12 @@ class _Client:
             who = who._replace(gid=gid)
         *stdio, cwd = fds
         # The command is part of the one that asked: whatever ends that ends this.
-        tag = os.open(f"/proc/{self._peer}/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+        tag = tags.of(self._peer)
         try:
-            program = Program(argv, env, who, cwd, stdio, terminal, tag)
+            program = Program(argv, env, who, cwd, stdio, tag, terminal)
             self._pid = self._children.start(program, self._started, self._ended)
         finally:
-            os.close(tag)
+            tag.close()
 
     def _started(self, error: Exception | None) -> None:
         self._send({"ok": {}} if error is None else {"error": describe(error)})

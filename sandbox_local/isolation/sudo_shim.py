@@ -130,6 +130,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self.master, self.slave = pty.openpty()
+        self._caller = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
         self._saved = termios.tcgetattr(0)
         termios.tcsetattr(self.slave, termios.TCSANOW, self._saved)
         self.resize()
@@ -146,7 +147,7 @@ class Terminal:
             data = os.read(self.master, 65536)
         except OSError:
             return False
-        _write(1 if os.isatty(1) else 2, data)
+        _write(self._caller, data)
         return bool(data)
 
     def type(self) -> bool:

@@ -385,6 +385,7 @@ def test_a_file_worker_that_is_killed_from_inside_is_replaced() -> None:
                 pids = [line.split()[0] for line in listing.stdout.splitlines() if line.endswith(" sandbox")]
                 (pid,) = set(pids) - {"1"}
                 await run(box, "/bin/bash", "-c", f"kill -9 {pid}", user="root")
+                await asyncio.sleep(0.05)  # a call that crosses the news of its death would fail
 
     in_loop(work())
 

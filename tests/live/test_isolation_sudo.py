@@ -8,7 +8,7 @@ import os
 import pytest
 
 from sandbox_local.isolation.base import Command, Exit
-from tests.live.boxes import a_box, finish, in_loop, read_some, run, shell
+from tests.live.boxes import a_box, finish, in_loop, read_all, read_some, run, shell
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,20 @@ def test_what_sudo_started_is_part_of_the_command_that_used_it() -> None:
             await process.kill_tree()
             assert (await run(box, "pgrep", "-x", "sleep")).stdout == ""
             await finish(process)
+
+    in_loop(work())
+
+
+def test_at_a_terminal_only_the_streams_that_are_one_are_the_commands_terminal() -> None:
+    async def work() -> None:
+        async with a_box() as box:
+            script = (
+                "sudo sh -c 'tty; [ -t 1 ]; echo $? >&2' > ~/out 2> ~/err; sudo sh -c 'echo seen > /dev/tty'"
+            )
+            process = await box.spawn(Command(["/bin/bash", "-c", script], "user", pty=(80, 24)))
+            assert process.pty is not None
+            assert (await read_all(process.pty)).decode() == "seen\r\n"
+            assert (await run(box, "cat", "/home/user/out", "/home/user/err")).stdout == "/dev/pts/1\n1\n"
 
     in_loop(work())
 
