@@ -35,7 +35,7 @@ class BoxSpec:
     Attributes:
         box_id: Name of the box, unique among the living; `[a-z0-9]+`.
         hostname: Host name seen inside.
-        disk_bytes: Bound of everything the box writes to its files.
+        disk_bytes: Bound of everything the box writes to its files, wherever they are kept.
     """
 
     box_id: str
@@ -82,7 +82,8 @@ class Process(Protocol):
         stdout: Descriptor that reads its standard output, or None with a terminal.
         stderr: Descriptor that reads its standard error, or None with a terminal.
         pty: The terminal's master descriptor, or None with pipes.
-        exit: Resolves when the process has ended; raises BoxGone when its box ended instead.
+        exit: Resolves when the process has ended; raises BoxGone when its box ended instead. Whoever waits
+            for it and may be cancelled shields it.
     """
 
     pid: int
@@ -93,10 +94,19 @@ class Process(Protocol):
     exit: asyncio.Future[Exit]
 
     async def signal(self, signum: int) -> bool:
-        """Send a signal to this process alone; False if it has ended."""
+        """Send a signal to this process alone; False if it has ended.
+
+        Raises:
+            BoxGone: The box has ended.
+        """
 
     async def kill_tree(self) -> None:
-        """End this process and every process that descends from it, sessions and orphans included."""
+        """End this process and every process that descends from it, sessions and orphans included; returns
+        when none of them is left.
+
+        Raises:
+            BoxGone: The box has ended.
+        """
 
 
 class Box(Protocol):
@@ -144,13 +154,25 @@ class Box(Protocol):
         """
 
     async def freeze(self) -> None:
-        """Stop every process of the box where it stands."""
+        """Stop every process of the box where it stands, `files` included.
+
+        Raises:
+            BoxGone: The box has ended.
+        """
 
     async def thaw(self) -> None:
-        """Let the processes of a frozen box go on."""
+        """Let the processes of a frozen box go on.
+
+        Raises:
+            BoxGone: The box has ended.
+        """
 
     async def close(self) -> None:
-        """End the box and everything in it; returns when nothing of it is left."""
+        """End the box and everything in it; returns when nothing of it is left.
+
+        Raises:
+            TimeoutError: The kernel has not ended it in time.
+        """
 
 
 class Backend(Protocol):
@@ -164,7 +186,12 @@ class Backend(Protocol):
         """
 
     async def create(self, spec: BoxSpec) -> Box:
-        """Make a box."""
+        """Make a box.
+
+        Raises:
+            IsolationError: The kernel refused, or the backend has not been started or has failed.
+            OSError: The machine has no more processes, memory or descriptors to give.
+        """
 
     async def close(self) -> None:
         """End every box and leave nothing behind."""

@@ -155,11 +155,7 @@ class NamespaceBox:
         await self._agent.call("freeze", {"frozen": False})
 
     async def close(self) -> None:
-        """See `base.Box`.
-
-        Raises:
-            TimeoutError: The kernel has not ended it in time.
-        """
+        """See `base.Box`."""
         if not self.ended.done():
             self._reason = "it was closed"
             self._kill()

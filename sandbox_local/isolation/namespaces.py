@@ -41,12 +41,7 @@ class NamespaceBackend:
             raise
 
     async def create(self, spec: BoxSpec) -> NamespaceBox:
-        """See `base.Backend`.
-
-        Raises:
-            IsolationError: The kernel refused, or the launcher of sandboxes has died.
-            OSError: The machine has no more processes, memory or descriptors to give.
-        """
+        """See `base.Backend`."""
         if self._launcher is None:
             raise IsolationError("there are no sandboxes: the server's isolation has not been started")
         return await finish_or_undo(self._create(self._launcher, spec), NamespaceBox.close)
