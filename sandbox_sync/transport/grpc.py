@@ -309,8 +309,7 @@ def _reason(status: grpc.StatusCode, message: str) -> tuple[Reason, bool]:
     gRPC gives the same codes to what the server says and to what happens on the way there.
     """
     if status is grpc.StatusCode.UNAVAILABLE and any(words in message for words in _NOT_CONNECTED):
-        handshake = any(words in message for words in ("certificate", "handshake", "SSL_ERROR"))
-        return ("tls" if handshake else "connect"), False
+        return ("tls" if "SSL" in message else "connect"), False
     if any(words in message for words in _BROKEN):
         return "broken", True
     return "answer", True

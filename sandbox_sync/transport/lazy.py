@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 class lazy(Generic[T]):
     """Like functools.cached_property, which takes a lock before Python 3.12: a child that is forked while
-    another thread holds it waits for ever. Here two threads may both make the value, and one of the two is kept.
+    another thread holds it waits for ever. Here two threads may both make the value, and one is kept.
     """
 
     def __init__(self, make: Callable[[Any], T]) -> None:

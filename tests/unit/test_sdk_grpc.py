@@ -144,14 +144,17 @@ def test_a_server_that_accepts_and_never_answers_costs_request_timeout() -> None
         assert time.monotonic() - begin < 2.0
 
 
-def test_a_server_that_speaks_http_only_is_said_to_be_one() -> None:
+def test_a_server_that_does_not_speak_grpc_is_an_error_at_once() -> None:
     def respond(peer: Peer, request: Received) -> None:
         peer.answer(204 if request.target == "/health" else 400, connection="close")
 
     with answering(respond) as server:
         envd = envd_at(server.url)
-        with pytest.raises(SandboxException, match=r"HTTP|transport"):
-            envd.unary(envd.process.SendInput, pb.SendInputRequest(), request_timeout=3)
+        begin = time.monotonic()
+        with pytest.raises(errors.IncompleteCallException) as caught:
+            envd.unary(envd.process.SendInput, pb.SendInputRequest(), request_timeout=30)
+        assert time.monotonic() - begin < 10
+        assert not caught.value.maybe_executed
 
 
 def test_a_stream_is_followed_to_its_end() -> None:
