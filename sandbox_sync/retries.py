@@ -39,6 +39,7 @@ class Attempt:
         status: HTTP status of the answer, if there was one.
         headers: Headers of the answer, names in lower case.
         time_left: Seconds until the deadline; None for any time.
+        gone: Whether the service says that the sandbox is not there.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Attempt:
     status: int | None = None
     headers: Mapping[str, str] | None = None
     time_left: float | None = None
+    gone: bool = False
 
 
 def wait_before_retry(attempt: Attempt, *, jitter: float = 1.0, now: datetime | None = None) -> float | None:
@@ -71,6 +73,8 @@ def wait_before_retry(attempt: Attempt, *, jitter: float = 1.0, now: datetime | 
 
 
 def _may_repeat(attempt: Attempt, should_retry: str) -> bool:
+    if attempt.gone:
+        return False
     if attempt.reason == "answer":
         if should_retry in ("true", "false"):
             return should_retry == "true"
@@ -167,5 +171,6 @@ def _decide(number: int, failure: Failure, repeatable: bool, deadline: Deadline)
         status=failure.status,
         headers=failure.headers,
         time_left=deadline.remaining(),
+        gone=failure.says_gone,
     )
     return wait_before_retry(attempt, jitter=random.uniform(0.5, 1.0))

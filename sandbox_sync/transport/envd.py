@@ -26,7 +26,7 @@ from sandbox_sync.transport.connect import ConnectChannel
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
 from sandbox_sync.transport.files import Download, Payload
 from sandbox_sync.transport.lazy import lazy
-from sandbox_sync.transport.mapping import Call, envd_http_error, needs_probe, rpc_error, says_gone
+from sandbox_sync.transport.mapping import Call, envd_http_error, needs_probe, rpc_error
 from sandbox_sync.transport.pools import Origin, read_all
 from sandbox_sync.transport.session import HTTPSession
 from sandbox_sync.transport.sockets import time_limit
@@ -344,7 +344,7 @@ class EnvdConnection:
                 lambda: self._session.attempt(request, {}, deadline), repeatable=True, deadline=deadline
             )
         except Failure as failure:
-            if says_gone(failure):
+            if failure.says_gone:
                 return False
             call = self._call(request.path, request_timeout, NotFoundException)
             raise envd_http_error(failure, call.at(request.method)) from None
@@ -377,7 +377,7 @@ class EnvdConnection:
                 get_health.build(), {}, deadline.sooner(min(_PROBE_SECONDS, self._keepalive))
             )
         except Failure as answer:
-            return "gone" if says_gone(answer) else "unknown"
+            return "gone" if answer.says_gone else "unknown"
         return "alive"
 
 

@@ -14,7 +14,11 @@ Reason = Literal["connect", "tls", "deadline", "silence", "broken", "cancelled",
 heard for too long; the connection broke; the caller gave up; or the server answered that it failed."""
 
 # The Connect code of a failure that the server did not name, and of answers of what stands before the server.
-_CODE_OF_REASON: Mapping[Reason, str] = {"deadline": "deadline_exceeded", "cancelled": "canceled"}
+_CODE_OF_REASON: Mapping[Reason, str] = {
+    "deadline": "deadline_exceeded",
+    "cancelled": "canceled",
+    "answer": "out_of_range",
+}
 _CODE_OF_STATUS: Mapping[int, str] = {
     400: "invalid_argument",
     401: "unauthenticated",
@@ -44,6 +48,10 @@ _REFUSING_STATUSES = frozenset({400, 401, 403, 404, 405, 409, 411, 413, 415, 422
 _AMBIGUOUS_CODES = frozenset(
     {"canceled", "deadline_exceeded", "unavailable", "internal", "unknown", "data_loss"}
 )
+
+# What the edge in front of sandboxes says; official clients look for the same words.
+_SANDBOX_GONE = "was not found"
+_PORT_CLOSED = "port is not open"
 
 _LONGEST_QUOTE = 500
 
@@ -79,6 +87,21 @@ class Failure(Exception):
     def leaves_doubt(self) -> bool:
         """Whether the server may have done what was asked in spite of this failure."""
         return self.sent and self.status not in _REFUSING_STATUSES
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the answer is that the sandbox cannot be reached."""
+        return self.reason == "answer" and self.status == 502
+
+    @property
+    def says_gone(self) -> bool:
+        """Whether this is the service's word that the sandbox is not there, which is the only evidence."""
+        return self.unavailable and _SANDBOX_GONE in self.message
+
+    @property
+    def says_port_closed(self) -> bool:
+        """Whether this is the service's word that the sandbox is there and the port is not open."""
+        return self.unavailable and _PORT_CLOSED in self.message
 
 
 class HTTPFailure(Failure):
@@ -117,6 +140,10 @@ class RpcFailure(Failure):
 
     def leaves_doubt(self) -> bool:
         return super().leaves_doubt() and (self.reason != "answer" or self.code in _AMBIGUOUS_CODES)
+
+    @property
+    def unavailable(self) -> bool:
+        return self.reason == "answer" and self.code == "unavailable"
 
     @classmethod
     def below(cls, failure: Failure) -> RpcFailure:

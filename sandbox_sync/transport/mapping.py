@@ -13,10 +13,6 @@ from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure, js
 
 E = TypeVar("E", bound=SandboxException)
 
-# What the edge in front of sandboxes says; official clients look for the same words.
-_SANDBOX_GONE = "was not found"
-_PORT_CLOSED = "port is not open"
-
 # Statuses and codes with one meaning for every call. What is not here is a SandboxException.
 _BY_STATUS: Mapping[int, type[SandboxException]] = {
     400: errors.InvalidArgumentException,
@@ -84,7 +80,7 @@ def envd_http_error(failure: Failure, call: Call, state: SandboxState = "unknown
     """
     if failure.reason != "answer":
         return incomplete_call_error(failure, call, state)
-    if failure.status == 502:
+    if failure.unavailable:
         return _unavailable(failure, call, state)
     return _by_status(failure, call)
 
@@ -95,7 +91,7 @@ def rpc_error(failure: RpcFailure, call: Call, state: SandboxState = "unknown") 
         return incomplete_call_error(failure, call, state)
     if failure.code in ("deadline_exceeded", "canceled"):
         return _timeout(failure, call, failure.code)
-    if failure.code == "unavailable":
+    if failure.unavailable:
         return _unavailable(failure, call, state)
     if failure.code == "not_found":
         return _make(call.not_found, failure, call)
@@ -132,17 +128,8 @@ def incomplete_call_error(failure: Failure, call: Call, state: SandboxState) -> 
 
 def needs_probe(failure: Failure) -> bool:
     """Whether a health check of the sandbox would tell more than the failure does."""
-    if failure.reason == "answer":
-        unavailable = (
-            failure.code == "unavailable" if isinstance(failure, RpcFailure) else failure.status == 502
-        )
-        return unavailable and _SANDBOX_GONE not in failure.message and _PORT_CLOSED not in failure.message
-    return failure.reason in ("connect", "silence", "broken")
-
-
-def says_gone(failure: Failure) -> bool:
-    """Whether this is the service's word that the sandbox is not there: the only evidence that there is."""
-    return failure.status == 502 and _SANDBOX_GONE in failure.message
+    unclear = failure.unavailable and not (failure.says_gone or failure.says_port_closed)
+    return unclear or failure.reason in ("connect", "silence", "broken")
 
 
 def _by_status(failure: Failure, call: Call) -> SandboxException:
@@ -152,9 +139,9 @@ def _by_status(failure: Failure, call: Call) -> SandboxException:
 
 
 def _unavailable(failure: Failure, call: Call, state: SandboxState) -> SandboxException:
-    if _SANDBOX_GONE in failure.message or state == "gone":
+    if failure.says_gone or state == "gone":
         return _gone(failure, call)
-    if _PORT_CLOSED in failure.message:
+    if failure.says_port_closed:
         return _make(errors.PortNotOpenException, failure, call)
     return _unreachable(failure, call, state, failure.message)
 

@@ -227,7 +227,7 @@ def read_all(response: BaseHTTPResponse, limit: TimeLimit | None) -> bytes:
             size += len(part)
             if size > MAX_MESSAGE:
                 response.close()
-                raise Failure(f"the answer is larger than {MAX_MESSAGE} bytes", reason="broken")
+                raise Failure(f"the answer is larger than {MAX_MESSAGE} bytes", reason="answer")
     except NETWORK_ERRORS as error:
         raise failure_of(error, limit) from None
     response.release_conn()

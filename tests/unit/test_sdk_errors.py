@@ -18,7 +18,6 @@ from sandbox_sync.transport.mapping import (
     envd_http_error,
     needs_probe,
     rpc_error,
-    says_gone,
 )
 
 CLASSES = [
@@ -241,9 +240,11 @@ def test_health_is_asked_for_only_where_it_tells_more(failure: Failure, expected
 
 
 def test_only_the_words_of_the_service_say_that_a_sandbox_is_gone() -> None:
-    assert says_gone(answer(502, b'{"message":"The sandbox was not found"}'))
-    assert not says_gone(answer(404, b'{"message":"page was not found"}'))
-    assert not says_gone(answer(502, b"<html>502</html>"))
+    assert answer(502, b'{"message":"The sandbox was not found"}').says_gone
+    assert RpcFailure("The sandbox was not found", code="unavailable", reason="answer").says_gone
+    assert not answer(404, b'{"message":"page was not found"}').says_gone
+    assert not answer(502, b"<html>502</html>").says_gone
+    assert not RpcFailure("the host was not found", code="unavailable", reason="connect").says_gone
 
 
 def test_retry_after_is_carried() -> None:

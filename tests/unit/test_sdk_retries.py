@@ -50,6 +50,9 @@ def attempt(**changes: Any) -> Attempt:
         ({"reason": "deadline", "status": None}, None),
         ({"reason": "silence", "status": None}, None),
         ({"reason": "cancelled", "status": None}, None),
+        # Who is gone does not come back.
+        ({"status": 502, "gone": True}, None),
+        ({"reason": "answer", "status": 502, "gone": True, "headers": {"should-retry": "true"}}, None),
         # Waits grow, and end.
         ({"number": 2}, 0.2),
         ({"number": 3}, 0.4),

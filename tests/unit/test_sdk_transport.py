@@ -261,8 +261,9 @@ def test_an_answer_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyPat
         while True:
             peer.send(chunk(b"x" * 65536))
 
-    with scripted(endless) as server, pytest.raises(Failure, match="larger than 1000000 bytes"):
+    with scripted(endless) as server, pytest.raises(Failure, match="larger than 1000000 bytes") as caught:
         fetch(server)
+    assert caught.value.reason == "answer", "it would be no smaller the next time"
 
 
 def test_nothing_was_sent_where_nobody_listens() -> None:
