@@ -53,6 +53,32 @@ def _mounts() -> set[str]:
     return found
 
 
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+class _Ours:
+    """The processes that a test starts: this process may have others, such as a server that tests share."""
+
+    def __init__(self) -> None:
+        self._others = self._children()
+
+    @staticmethod
+    def _children() -> set[int]:
+        return {pid for pid in processes.pids() if _parent(pid) == os.getpid()}
+
+    def launchers(self) -> set[int]:
+        """The children of this process that are the test's."""
+        return self._children() - self._others
+
+    def processes(self) -> set[int]:
+        """The same, with their descendants."""
+        return self.launchers().union(*map(processes.descendants, self.launchers()))
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_when_the_server_dies_its_boxes_die_and_leave_nothing(signum: int, tmp_path: Path) -> None:
     """G6, and more: no process, namespace, mount or file of any box is left."""
@@ -86,17 +112,19 @@ def test_when_the_server_dies_its_boxes_die_and_leave_nothing(signum: int, tmp_p
 
 
 def test_closing_a_box_ends_everything_in_it_before_it_returns() -> None:
+    ours = _Ours()
+
     async def work() -> None:
         async with a_backend() as backend:
             others = await backend.create(BoxSpec("other"))
-            before = processes.descendants(os.getpid())
+            before = ours.processes()
             box = await backend.create(BoxSpec("box"))
             sleeper = await box.spawn(Command(["sleep", "1000"], "user"))
             await shell(
                 box, "setsid bash -c 'trap \"\" HUP TERM INT; sleep 1000; :' >/dev/null 2>&1 &", user="root"
             )
-            await until(lambda: len(processes.descendants(os.getpid()) - before) == 4)
-            inside = processes.descendants(os.getpid()) - before
+            await until(lambda: len(ours.processes() - before) == 4)
+            inside = ours.processes() - before
             await box.freeze()
             await box.close()
             assert not any(os.path.exists(f"/proc/{pid}") for pid in inside)
@@ -121,12 +149,14 @@ def test_closing_a_box_ends_everything_in_it_before_it_returns() -> None:
 
 
 def test_a_box_whose_first_process_dies_tells_so_and_its_ids_are_used_again() -> None:
+    ours = _Ours()
+
     async def work() -> None:
         async with a_backend() as backend:
-            before = processes.descendants(os.getpid())
+            before = ours.processes()
             box = await backend.create(BoxSpec("box"))
             ids = (await run(box, "cat", "/proc/self/uid_map")).stdout
-            (first,) = processes.descendants(os.getpid()) - before
+            (first,) = ours.processes() - before
             asking = asyncio.ensure_future(box.spawn(Command(["sleep", "10"], "user")))
             os.kill(first, signal.SIGSTOP)
             await asyncio.sleep(0)
@@ -143,11 +173,13 @@ def test_a_box_whose_first_process_dies_tells_so_and_its_ids_are_used_again() ->
 
 
 def test_when_the_zygote_dies_its_boxes_end_and_the_backend_says_so() -> None:
+    ours = _Ours()
+
     async def work() -> None:
         async with a_backend() as backend:
             boxes = [await backend.create(BoxSpec(f"box{number}")) for number in range(3)]
             sleeper = await boxes[0].spawn(Command(["sleep", "1000"], "user", pty=(80, 24)))
-            (launcher,) = (pid for pid in processes.descendants(os.getpid()) if _parent(pid) == os.getpid())
+            (launcher,) = ours.launchers()
             (zygote,) = (pid for pid in processes.descendants(launcher) if _parent(pid) == launcher)
             os.kill(zygote, signal.SIGKILL)
             await asyncio.wait_for(asyncio.gather(*(box.ended for box in boxes)), 2)
@@ -163,15 +195,13 @@ def test_when_the_zygote_dies_its_boxes_end_and_the_backend_says_so() -> None:
     in_loop(work())
 
 
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def test_a_stopped_zygote_does_not_keep_boxes_from_ending() -> None:
+    ours = _Ours()
+
     async def work() -> None:
         async with a_backend() as backend:
             box = await backend.create(BoxSpec("box"))
-            (launcher,) = (pid for pid in processes.descendants(os.getpid()) if _parent(pid) == os.getpid())
+            (launcher,) = ours.launchers()
             (zygote,) = (pid for pid in processes.descendants(launcher) if _parent(pid) == launcher)
             os.kill(zygote, signal.SIGSTOP)
             closing = asyncio.ensure_future(box.close())
@@ -185,6 +215,8 @@ def test_a_stopped_zygote_does_not_keep_boxes_from_ending() -> None:
 
 
 def test_a_hundred_boxes_live_side_by_side_and_end_together() -> None:
+    ours = _Ours()
+
     async def work() -> None:
         async with a_backend() as backend:
             before = len(os.listdir("/proc/self/fd"))
@@ -194,24 +226,28 @@ def test_a_hundred_boxes_live_side_by_side_and_end_together() -> None:
                 assert len({output.stdout for output in told}) == 100
             await asyncio.gather(*(box.close() for box in boxes))
             assert len(os.listdir("/proc/self/fd")) == before
-            assert len(processes.descendants(os.getpid())) == 2
+            assert len(ours.processes()) == 2
 
     in_loop(work())
 
 
 def test_closing_the_backend_ends_all_boxes_and_the_zygote() -> None:
+    ours = _Ours()
+
     async def work() -> None:
         descriptors = len(os.listdir("/proc/self/fd"))
         async with a_backend() as backend:
             boxes = [await backend.create(BoxSpec(f"box{number}")) for number in range(5)]
         assert all(box.ended.done() for box in boxes)
-        assert processes.descendants(os.getpid()) == set()
+        assert ours.processes() == set()
         await until(lambda: len(os.listdir("/proc/self/fd")) == descriptors)
 
     in_loop(work())
 
 
 def test_a_creation_that_nobody_waits_for_any_more_leaves_no_box() -> None:
+    ours = _Ours()
+
     async def work() -> None:
         async with a_backend() as backend:
             for delay in (0, 0.0005, 0.002, 0.004):
@@ -222,6 +258,6 @@ def test_a_creation_that_nobody_waits_for_any_more_leaves_no_box() -> None:
                     await (await creating).close()
                 except asyncio.CancelledError:
                     pass
-            await until(lambda: len(processes.descendants(os.getpid())) == 2)
+            await until(lambda: len(ours.processes()) == 2)
 
     in_loop(work())
