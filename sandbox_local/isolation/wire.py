@@ -5,8 +5,8 @@ The one format in which the server, the zygote, the agents and the file workers 
 frame's first byte. Strings may hold lone surrogates (`os.fsdecode`): any path or argument passes unchanged.
 
 Requests are `{"id": n, "op": str, "args": {...}}`; replies, in any order, `{"id": n, "ok": {...}}` or
-`{"id": n, "error": {"kind": str, "errno": int, "message": str}}`, of a kind that `errors.describe` knows. What
-is neither has an "event".
+`{"id": n, "error": {"kind": str, "errno": int, "message": str}}`, of a kind that `errors.describe` knows.
+What is neither has an "event".
 
 Whoever receives does not trust the sender: every length is bounded, nothing but JSON is decoded, and all that
 is malformed is a `WireError`, after which the socket is of no more use.
