@@ -15,7 +15,7 @@ from sandbox_local.isolation.errors import IsolationError
 
 _BOOTSTRAP = (
     "import sys; sys.path.append(sys.argv[1]); "
-    "from sandbox_local.isolation import zygote; zygote.main(int(sys.argv[2]))"
+    "from sandbox_local.isolation.making import zygote; zygote.main(int(sys.argv[2]))"
 )
 _IMPORT_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 _START = 30.0

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sandbox_local.isolation import syscalls
-from sandbox_local.isolation.trial import works
+from sandbox_local.isolation.making.trial import works
 
 _START = """
 import asyncio
@@ -45,7 +45,8 @@ Path("/proc/sys/user/max_user_namespaces").write_text("0")
 """
 
 _A_FILTER = """
-from sandbox_local.isolation import seccomp, syscalls
+from sandbox_local.isolation import syscalls
+from sandbox_local.isolation.inside import seccomp
 syscalls.load_seccomp(seccomp.command_filter())
 """
 

@@ -28,7 +28,8 @@ from sandbox_local.isolation.base import BoxGone, Command, Exit, MissingDirector
 
 _WORKER = """
 import socket, sys
-from sandbox_local.isolation import file_worker, users
+from sandbox_local.isolation import users
+from sandbox_local.isolation.files import worker as file_worker
 files = {"/etc/passwd": sys.argv[1], "/etc/group": sys.argv[2]}
 lines = users._lines
 users._lines = lambda path, width: lines(files[path], width)

@@ -16,7 +16,7 @@ import pytest
 
 from sandbox_local.isolation import wire
 from sandbox_local.isolation.base import UnknownUser
-from sandbox_local.isolation.fileops_entry import permissions
+from sandbox_local.isolation.files.entry import permissions
 from tests.unit.envd_standin import FileWorker
 
 OPENINGS: list[tuple[str, dict[str, Any]]] = [("open_read", {}), ("open_write", {"metadata": {}})]

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_local.isolation import errors, etc, ids, interpreter, privilege, probe, sudo_shim, tree, users
+from sandbox_local.isolation import errors, ids, probe, tree, users
 from sandbox_local.isolation.ids import Ids
+from sandbox_local.isolation.inside import sudo_shim
+from sandbox_local.isolation.making import etc, interpreter, privilege
 
 OWN = Ids(os.getuid(), 1)
 """A box whose users are all whoever runs the tests."""

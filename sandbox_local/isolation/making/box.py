@@ -7,11 +7,12 @@ import os
 import socket
 from typing import NoReturn
 
-from sandbox_local.isolation import rootfs, syscalls, wire
-from sandbox_local.isolation.agent import Agent
+from sandbox_local.isolation import syscalls, wire
 from sandbox_local.isolation.ids import Namespace
-from sandbox_local.isolation.spawn import Spawner
-from sandbox_local.isolation.stage import Stage
+from sandbox_local.isolation.inside.agent import Agent
+from sandbox_local.isolation.inside.spawn import Spawner
+from sandbox_local.isolation.making import rootfs
+from sandbox_local.isolation.making.stage import Stage
 
 _OWN_NAMESPACES = (
     syscalls.CLONE_NEWCGROUP

@@ -9,18 +9,19 @@ import socket
 import struct
 from collections.abc import Callable
 
-from sandbox_local.isolation import tags, tree, users, wire
-from sandbox_local.isolation.children import Children
+from sandbox_local.isolation import tree, users, wire
 from sandbox_local.isolation.errors import UnknownUser, describe
 from sandbox_local.isolation.ids import Ids
-from sandbox_local.isolation.spawn import Program
-from sandbox_local.isolation.stdio import close_all
+from sandbox_local.isolation.inside import tags
+from sandbox_local.isolation.inside.children import Children
+from sandbox_local.isolation.inside.spawn import Program
+from sandbox_local.isolation.inside.stdio import close_all
 
 _SOCKET = "/run/sandbox/sudo.sock"
 _HOME = "lib/sandbox"
 """Where the shim lies in /usr/local, laid out like the package that it is part of."""
 
-_MODULES = ("wire.py", "sudo_shim.py")
+_MODULES = ("wire.py", "inside/sudo_shim.py")
 _TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGSTOP, signal.SIGCONT}
 _MOST_CLIENTS = 64
 _MAX_REQUEST = 4 << 20
@@ -37,12 +38,12 @@ def install(local: str, python: str, ids: Ids) -> None:
     """
     home = f"{local}/{_HOME}/sandbox_local"
     for name in _MODULES:
-        with open(f"{os.path.dirname(__file__)}/{name}", "rb") as file:
+        with open(f"{os.path.dirname(__file__)}/../{name}", "rb") as file:
             tree.write(f"{home}/isolation/{name}", file.read(), ids)
     start = f"""#!{python} -ISE
 import sys
 sys.path.append("/usr/local/{_HOME}")
-from sandbox_local.isolation import sudo_shim
+from sandbox_local.isolation.inside import sudo_shim
 sys.exit(sudo_shim.main("{_SOCKET}", sys.argv[1:]))
 """
     tree.write(f"{local}/bin/sudo", start.encode(), ids, mode=0o755)

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from sandbox_local.isolation import wire
 from sandbox_local.isolation.errors import UnknownUser
-from sandbox_local.isolation.fileops import LONG, QUICK, Answer
-from sandbox_local.isolation.fileops_entry import text
+from sandbox_local.isolation.files.entry import text
+from sandbox_local.isolation.files.operations import LONG, QUICK, Answer
 
 _MAX_CHILDREN = 16
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from sandbox_local.isolation import etc, syscalls, tree
+from sandbox_local.isolation import syscalls, tree
 from sandbox_local.isolation.ids import Ids, Namespace
-from sandbox_local.isolation.stage import DEVICES, Stage
+from sandbox_local.isolation.making import etc
+from sandbox_local.isolation.making.stage import DEVICES, Stage
 
 _FEWEST_BYTES = 1 << 20
 _FEWEST_INODES = 1 << 14

@@ -15,9 +15,9 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from sandbox_local.isolation import inotify
-from sandbox_local.isolation.fileops_entry import Names, entry, text
-from sandbox_local.isolation.inotify import Event, Inotify
+from sandbox_local.isolation.files import inotify
+from sandbox_local.isolation.files.entry import Names, entry, text
+from sandbox_local.isolation.files.inotify import Event, Inotify
 
 _TOLD = (
     inotify.CREATE

@@ -7,7 +7,7 @@ import selectors
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sandbox_local.isolation.spawn import Program, Spawner, outcome
+from sandbox_local.isolation.inside.spawn import Program, Spawner, outcome
 
 Started = Callable[[Exception | None], None]
 Ended = Callable[[int], None]

@@ -11,10 +11,11 @@ import termios
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from sandbox_local.isolation import seccomp, syscalls
+from sandbox_local.isolation import syscalls
 from sandbox_local.isolation.errors import MissingDirectory
 from sandbox_local.isolation.ids import Ids
-from sandbox_local.isolation.tags import Tag
+from sandbox_local.isolation.inside import seccomp
+from sandbox_local.isolation.inside.tags import Tag
 from sandbox_local.isolation.users import User
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

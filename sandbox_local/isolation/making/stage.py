@@ -11,10 +11,12 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sandbox_local.isolation import etc, interpreter, sudo, syscalls, tree
+from sandbox_local.isolation import syscalls, tree
 from sandbox_local.isolation.ids import Ids, Namespace
-from sandbox_local.isolation.interpreter import Python
-from sandbox_local.isolation.layers import Layer, Template
+from sandbox_local.isolation.inside import sudo
+from sandbox_local.isolation.making import etc, interpreter
+from sandbox_local.isolation.making.interpreter import Python
+from sandbox_local.isolation.making.layers import Layer, Template
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 

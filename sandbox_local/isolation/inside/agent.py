@@ -15,13 +15,15 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox_local.isolation import file_worker, spawn, syscalls, tags, users, wire
-from sandbox_local.isolation.children import Children
-from sandbox_local.isolation.commands import Commands
+from sandbox_local.isolation import syscalls, users, wire
 from sandbox_local.isolation.errors import describe
-from sandbox_local.isolation.spawn import Program, Spawner
-from sandbox_local.isolation.stdio import Devices, Streams, close_all
-from sandbox_local.isolation.sudo import SudoService
+from sandbox_local.isolation.files import worker as file_worker
+from sandbox_local.isolation.inside import spawn, tags
+from sandbox_local.isolation.inside.children import Children
+from sandbox_local.isolation.inside.commands import Commands
+from sandbox_local.isolation.inside.spawn import Program, Spawner
+from sandbox_local.isolation.inside.stdio import Devices, Streams, close_all
+from sandbox_local.isolation.inside.sudo import SudoService
 
 _PURSUIT = 0.01
 """Seconds between looks at what is being killed: not every death wakes this process."""

@@ -7,7 +7,7 @@ import os
 import posixpath
 import stat
 
-from sandbox_local.isolation.fileops_entry import text
+from sandbox_local.isolation.files.entry import text
 from sandbox_local.isolation.users import User
 
 _MAX_PATH = 4095  # bytes that the kernel takes at once

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sandbox_local.isolation import users
-from sandbox_local.isolation.fileops_entry import Names, entry, read_metadata, replace_metadata, text
-from sandbox_local.isolation.fileops_paths import check_regular, expand, give, make_directories
-from sandbox_local.isolation.fileops_tree import remove_tree, walk
-from sandbox_local.isolation.fileops_usage import usage
-from sandbox_local.isolation.fileops_watch import Watcher
+from sandbox_local.isolation.files.entry import Names, entry, read_metadata, replace_metadata, text
+from sandbox_local.isolation.files.paths import check_regular, expand, give, make_directories
+from sandbox_local.isolation.files.trees import remove_tree, walk
+from sandbox_local.isolation.files.usage import usage
+from sandbox_local.isolation.files.watching import Watcher
 
 Answer = tuple[dict[str, Any], list[int]]
 

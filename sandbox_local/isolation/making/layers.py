@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sandbox_local.isolation import syscalls, tree
 from sandbox_local.isolation.ids import Ids, Namespace
-from sandbox_local.isolation.trial import works
+from sandbox_local.isolation.making.trial import works
 
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # the inode number that every kernel gives it
 

@@ -16,10 +16,11 @@ import socket
 import stat
 from typing import Any, NoReturn
 
-from sandbox_local.isolation import box, interpreter, privilege, syscalls, wire
+from sandbox_local.isolation import syscalls, wire
 from sandbox_local.isolation.ids import Namespace, Namespaces
-from sandbox_local.isolation.stage import build
-from sandbox_local.isolation.trial import works
+from sandbox_local.isolation.making import box, interpreter, privilege
+from sandbox_local.isolation.making.stage import build
+from sandbox_local.isolation.making.trial import works
 
 _SUDO = "/usr/bin/sudo"
 _OOM_SCORE = "100"

@@ -6,9 +6,10 @@ import os
 import signal
 from collections.abc import Callable
 
-from sandbox_local.isolation import syscalls, tags
-from sandbox_local.isolation.children import Children
-from sandbox_local.isolation.tags import Tag
+from sandbox_local.isolation import syscalls
+from sandbox_local.isolation.inside import tags
+from sandbox_local.isolation.inside.children import Children
+from sandbox_local.isolation.inside.tags import Tag
 
 _ENDED_KEPT = 64
 _ROUNDS = 5

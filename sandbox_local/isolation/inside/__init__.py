@@ -1,0 +1,1 @@
+"""What runs inside a box: its first process, and what that needs to run commands."""
