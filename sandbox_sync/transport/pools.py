@@ -85,13 +85,14 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
     QueueCls = _IdleConnections  # type: ignore[assignment]
 
 
+# Empty in a forked child, whose copies of the parent's connections `sockets` has closed.
 _managers: dict[tuple[Any, ...], urllib3.PoolManager] = {}
 os.register_at_fork(after_in_child=_managers.clear)
 
 
 def _manager(proxy: str | None, trusted: str | None, client_cert: ClientCert) -> urllib3.PoolManager:
     """This process's pools for these settings. With TLS, `trusted` is the file of the authorities."""
-    key = (os.getpid(), proxy, trusted, client_cert)
+    key = (proxy, trusted, client_cert)
     manager = _managers.get(key)
     if manager is None:
         options: dict[str, Any] = {"num_pools": _MAX_HOSTS, "blocksize": BLOCK, "block": False}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http.cookiejar import DefaultCookiePolicy
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,6 @@ class HTTPSession:
         self._session = requests.Session()
         # Nothing of the environment: neither .netrc nor its proxies; those are for `Origin` to judge.
         self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.clear()
         self._session.headers.update({"accept": "application/json", "accept-encoding": "identity", **headers})
         adapter = _WholeAnswers(Origin(base_url, config))
@@ -103,7 +101,10 @@ class HTTPSession:
 
 
 class _WholeAnswers(HTTPAdapter):
-    """Lets a session use our connections. Its answers have been read: nothing fails once they are out."""
+    """Lets a session use our connections.
+
+    Its answers have been read, so that nothing fails once they are out; and they bring no cookies in.
+    """
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin

@@ -66,9 +66,8 @@ def _as_limit(timeout: float | None) -> TimeLimit | None:
 class DeadlineSocket(socket.socket):
     """A socket whose operations end at a deadline, all of them together."""
 
-    # Defaults of the class, because the ssl module makes its sockets without calling __init__.
+    # A default of the class, because the ssl module makes its sockets without calling __init__.
     _limit: TimeLimit | None = None
-    _owner = 0
 
     def settimeout(self, value: float | None) -> None:
         """Set what bounds all operations from now on: a `TimeLimit`, or seconds for all of them together."""
@@ -103,18 +102,16 @@ class DeadlineSocket(socket.socket):
         return super().makefile(mode, _READ_BUFFER if buffering is None else buffering, **options)
 
     def own(self) -> None:
-        """Note whose socket this is: a forked child closes its copy and does not end the connection."""
-        self._owner = os.getpid()
+        """Note that this is the socket of a connection: a child that is forked later closes its copy."""
         _owned.add(self)
 
     def interrupt(self) -> None:
-        """End the connection now, whatever other threads do with it. Does nothing in a forked child."""
-        if self._owner == os.getpid():
-            try:
-                # Not SSLSocket's own, which takes the encryption away from under a thread that is reading.
-                socket.socket.shutdown(self, socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended already
+        """End the connection now, whatever other threads do with it."""
+        try:
+            # Not SSLSocket's own, which takes the encryption away from under a thread that is reading.
+            socket.socket.shutdown(self, socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended already
 
 
 class DeadlineSSLSocket(DeadlineSocket, ssl.SSLSocket):

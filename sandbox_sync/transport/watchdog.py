@@ -82,11 +82,12 @@ class Watchdog:
                 waking.pop().check()
 
 
-_watchdogs: dict[int, Watchdog] = {}
-os.register_at_fork(after_in_child=_watchdogs.clear)
+_started: list[Watchdog] = []
+os.register_at_fork(after_in_child=_started.clear)
 
 
 def watchdog() -> Watchdog:
-    """This process's watchdog: a thread of the parent's does not run in a forked child."""
-    pid = os.getpid()
-    return _watchdogs.get(pid) or _watchdogs.setdefault(pid, Watchdog())
+    """This process's watchdog. A forked child gets another: the thread of its parent's does not run there."""
+    if not _started:
+        _started.append(Watchdog())
+    return _started[0]

@@ -153,6 +153,9 @@ def test_grpc_in_children_of_an_idle_parent(setting: str | None) -> None:
     program = """
         from sandbox_sync.errors import ForkedWithActiveStreamException
 
+        from sandbox_sync import retries
+        retries.MAX_RETRIES = 0   # which would hide connections that do not work
+
         environment = dict(os.environ)
         shared = envd(transport="grpc")
         assert all(ask(shared, f"parent-{n}") for n in range(5))
@@ -175,6 +178,31 @@ def test_grpc_in_children_of_an_idle_parent(setting: str | None) -> None:
     environment: dict[str, Any] = {} if setting is None else {"GRPC_ENABLE_FORK_SUPPORT": setting}
     with grpc_sandbox() as url:
         succeeds(program, url, **environment)
+
+
+def test_grpc_keeps_to_its_clocks_in_children() -> None:
+    """G2: what watches the time in the parent does not run in the child."""
+    program = """
+        from sandbox_sync.errors import CommandTimeoutException
+
+        shared = envd(transport="grpc")
+
+        def times_out():
+            begin = time.monotonic()
+            request = pb.StartRequest(tag="50")
+            try:
+                list(shared.stream(shared.process.Start, request, timeout=0.5, tell_server=False))
+            except CommandTimeoutException:
+                return time.monotonic() - begin < 1.0
+
+        assert times_out()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if times_out() else 1)
+        assert exit_codes([pid]) == [0]
+    """
+    with grpc_sandbox() as url:
+        succeeds(program, url)
 
 
 def test_grpc_is_refused_in_a_child_that_was_forked_under_a_stream() -> None:

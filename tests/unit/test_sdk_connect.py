@@ -384,6 +384,19 @@ def test_a_proxy_that_refuses_a_stream_is_understood(status: int) -> None:
         list(start(envd_at(server)))
 
 
+def test_a_stream_without_its_last_frame_is_an_error_although_its_answer_is_whole() -> None:
+    """G12, G47: HTTP has nothing to complain of."""
+    without_length = b"HTTP/1.1 200 OK\r\ncontent-type: application/connect+proto\r\n\r\n"
+
+    def close_delimited(peer: Peer, request: Received) -> None:
+        peer.send(without_length + frame(event(b"x")))
+        peer.close()
+
+    for respond in (streaming(frame(event(b"x"))), streaming(), close_delimited):
+        with answering(respond) as server, pytest.raises(errors.IncompleteCallException):
+            list(start(envd_at(server)))
+
+
 def test_a_stream_cut_at_any_byte_is_an_error_and_never_an_end() -> None:
     """G12: cut a recorded stream at every offset."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/connect+proto\r\ntransfer-encoding: chunked\r\n\r\n"

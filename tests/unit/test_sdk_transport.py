@@ -74,6 +74,22 @@ def test_the_deadline_is_for_the_whole_call(script: Callable[[Peer], None], limi
     assert caught.value.reason == "deadline"
 
 
+def test_time_that_is_spent_is_not_given_again() -> None:
+    """G4: what comes late leaves little time to wait for the rest."""
+
+    def late(peer: Peer) -> None:
+        peer.receive()
+        time.sleep(0.8)
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+        peer.wait_for_end()
+
+    with scripted(late) as server:
+        begin = time.monotonic()
+        with pytest.raises(Failure):
+            fetch(server, 1.0)
+        assert 1.0 <= time.monotonic() - begin < 1.4
+
+
 def test_an_upload_that_the_server_does_not_take_ends_at_the_deadline() -> None:
     with scripted(lambda peer: threading.Event().wait(5)) as server:
         begin = time.monotonic()
