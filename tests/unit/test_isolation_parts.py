@@ -148,7 +148,7 @@ def test_the_hosts_python_serves_unless_another_is_asked_for_or_there_is_none(
     assert exposed.path == f"/opt/py/bin/{name}"
     assert os.access(exposed.program, os.X_OK)
     assert f"opt/py/lib/{name}/site-packages" in exposed.masks()
-    assert exposed.links()["bin/python3"] == exposed.path
+    assert exposed.starters()["bin/python3"].splitlines()[1] == f'exec {exposed.path} "$@"'.encode()
     monkeypatch.setattr(interpreter, "_DIRECTORIES", ())
     assert interpreter.choose(expose=False) == exposed
 

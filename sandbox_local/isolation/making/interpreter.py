@@ -35,10 +35,14 @@ class Python(NamedTuple):
         ]
         return [f"{PREFIX}/lib{path}" for path in installed] if self.library else []
 
-    def links(self) -> dict[str, str]:
-        """Links by which a box finds it, by their paths below /usr/local."""
+    def starters(self) -> dict[str, bytes]:
+        """Programs by which a box finds it, by their paths below /usr/local.
+
+        They are no links, since venvs that CPython 3.13.0 makes of a linked Python do not find their library.
+        """
         names = ("python", "python3", os.path.basename(self.path))
-        return {f"bin/{name}": self.path for name in names} if self.program else {}
+        starter = f'#!/bin/sh\nexec {self.path} "$@"\n'.encode()
+        return {f"bin/{name}": starter for name in names} if self.program else {}
 
     def relocated(self) -> bytes | None:
         """The program, changed to find its shared library in a box; None if it does that as it is."""

@@ -90,8 +90,8 @@ def build(ids: Ids, python: Python, *, sudo_shim: bool) -> Stage:
 def _build_template(ids: Ids, python: Python, sudo_shim: bool) -> None:
     etc.build(f"{_STAGE}{_TEMPLATE}/etc", "/etc", ids)
     local = f"{_STAGE}{_TEMPLATE}/{_LOCAL}"
-    for path, target in python.links().items():
-        tree.link(f"{local}/{path}", target, ids)
+    for path, starter in python.starters().items():
+        tree.write(f"{local}/{path}", starter, ids, mode=0o755)
     if sudo_shim:
         sudo.install(local, python.path, ids)
 
