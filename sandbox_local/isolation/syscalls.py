@@ -29,6 +29,7 @@ MNT_DETACH = 2
 _MACHINE = os.uname().machine
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
+_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
 _PIDFD_SEND_SIGNAL = 424  # this and all later numbers are the same on every architecture
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
@@ -69,6 +70,12 @@ _libc.mount.argtypes = (
 def supported() -> bool:
     """Whether the numbers of this machine's system calls are known here."""
     return _MACHINE in _PIVOT_ROOT
+
+
+def reset_signal(number: int) -> None:
+    """Give a signal its default action, even one that the C library keeps for itself and so cannot be set."""
+    default = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no restorer, empty mask
+    _check(_libc.syscall(_RT_SIGACTION[_MACHINE], number, default, None, 8), "rt_sigaction")
 
 
 def unshare(flags: int) -> None:

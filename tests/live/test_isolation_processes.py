@@ -107,7 +107,11 @@ def test_a_command_inherits_nothing_but_its_three_streams() -> None:
             session = await run(box, "python3", "-c", "import os; print(os.getsid(0) == os.getpid())")
             assert session.stdout == "True\n"
 
-    in_loop(work())
+    ignored = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # programs inherit that, unless it is undone
+    try:
+        in_loop(work())
+    finally:
+        signal.signal(signal.SIGUSR2, ignored)
 
 
 def test_codes_and_signals_of_ends_are_told() -> None:

@@ -145,11 +145,8 @@ def _sudo_works(namespace: Namespace) -> bool:
 
 def _forget_parent() -> None:
     """Undo what a program inherits, and hide the arguments that others can read."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except OSError:
-            pass  # the C library keeps it for itself
+    for number in set(range(1, signal.NSIG)) - {signal.SIGKILL, signal.SIGSTOP}:
+        syscalls.reset_signal(number)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a write to whoever is gone is to be an error
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
