@@ -8,6 +8,7 @@ an unknown enum value is a plain string, and a field that is absent, null or mal
 is None, or empty for lists and maps. Only the fields named by `x-essential` in the contract have to be there.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _building = threading.RLock()
+
+
+def _make_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock, and is not here to let go."""
+    global _building
+    _building = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_make_lock)
 
 
 class Model(BaseModel):

@@ -89,3 +89,36 @@ def test_threads_may_use_a_model_for_the_first_time_at_once() -> None:
         check=True,
         timeout=60,
     )
+
+
+FORK = """
+import os, signal, threading
+from sandbox_sync_rest import types
+from sandbox_sync_rest.models.sandbox import Sandbox
+held, done = threading.Event(), threading.Event()
+def build():
+    with types._building:
+        held.set()
+        done.wait()
+threading.Thread(target=build, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    Sandbox.model_validate({"sandboxID": "i1"})
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+done.set()
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_child_forked_while_a_model_is_built_builds_its_own() -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK],
+        env={"PYTHONPATH": str(ROOT / "generated")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
