@@ -87,7 +87,8 @@ def test_an_unprivileged_user_gets_boxes_with_users_sudo_and_bounds() -> None:
 @pytest.mark.parametrize("expose", [True, False])
 def test_an_unprivileged_users_boxes_have_a_python(expose: bool) -> None:
     script = (
-        "python3 -c 'import sys, ssl; print(sys.prefix)'; touch $(readlink -f $(which python3)) || echo no"
+        "python3 -c 'import sys, ssl; print(sys.prefix)';"
+        "touch $(python3 -c 'import os, sys; print(os.path.realpath(sys.executable))') || echo no"
     )
     told = _told({"python": (script, "root")}, expose_python=expose)
     lines = str(told["python"][1]).splitlines()
