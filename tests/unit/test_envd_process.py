@@ -433,7 +433,7 @@ async def test_the_timeout_kills_all_that_was_started_and_is_deadline_exceeded(u
     assert caught.value.code is Code.DEADLINE_EXCEEDED
     assert 0.4 <= time.monotonic() - began < 1.5
     assert (await Transcript().read(other)).end.status == "signal: killed"
-    assert not is_alive(descendant)
+    await until(lambda: not is_alive(descendant))  # the stand-in does not wait for it, as a box does
 
 
 @with_service
