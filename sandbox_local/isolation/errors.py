@@ -29,7 +29,10 @@ def describe(error: Exception) -> dict[str, Any]:
     if isinstance(error, MissingDirectory):
         return {"kind": "directory", "message": str(error)}
     if isinstance(error, OSError):
-        return {"kind": "os", "errno": error.errno or errno.EIO, "message": error.strerror or str(error)}
+        message = error.strerror or str(error)
+        if isinstance(error.filename, bytes):  # a path of the box's, as its user gave or made it
+            message += f": {error.filename.decode('utf-8', 'replace')}"
+        return {"kind": "os", "errno": error.errno or errno.EIO, "message": message}
     if isinstance(error, ValueError):
         return {"kind": "path", "message": str(error)}
     return {"kind": "internal", "message": f"{type(error).__name__}: {error}"}

@@ -11,7 +11,6 @@ writers would mix on one.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -21,8 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from sandbox_local.isolation import wire
-from sandbox_local.isolation.errors import UnknownUser
-from sandbox_local.isolation.files.entry import text
+from sandbox_local.isolation.errors import describe
 from sandbox_local.isolation.files.operations import LONG, QUICK, Answer
 
 _MAX_CHILDREN = 16
@@ -89,7 +87,7 @@ class _Worker:
             try:
                 sock = self._fork(request)
             except OSError as error:  # the box has no process left to give
-                self._reply({"id": request.get("id"), "error": _describe(error)})
+                self._reply({"id": request.get("id"), "error": describe(error)})
                 continue
             self._children[sock.fileno()] = _Child(sock, wire.Decoder(), request.get("id"))
             self._poll.register(sock, select.POLLIN)
@@ -134,18 +132,5 @@ def _perform(request: wire.Message) -> Answer:
         operation = QUICK.get(request["op"]) or LONG[request["op"]]
         answer, fds = operation(**request["args"])
     except Exception as error:  # noqa: BLE001  whatever it is, the server is told and the worker lives on
-        return {"id": request.get("id"), "error": _describe(error)}, []
+        return {"id": request.get("id"), "error": describe(error)}, []
     return {"id": request.get("id"), "ok": answer}, fds
-
-
-def _describe(error: Exception) -> dict[str, Any]:
-    if isinstance(error, UnknownUser):
-        return {"kind": "user", "message": str(error)}
-    if isinstance(error, OSError):
-        message = error.strerror or str(error)
-        if isinstance(error.filename, bytes):
-            message += f": {text(error.filename)}"
-        return {"kind": "os", "errno": error.errno or errno.EIO, "message": message}
-    if isinstance(error, ValueError):
-        return {"kind": "path", "message": str(error)}
-    return {"kind": "internal", "message": f"{type(error).__name__}: {error}"}
