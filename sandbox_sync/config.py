@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from sandbox_sync.deadline import Deadline, seconds
 from sandbox_sync.errors import AuthenticationException, InvalidArgumentException
 
 Transport = Literal["connect", "grpc"]
+
+_LOGGER = logging.getLogger("sandbox_sync")
 
 ENVD_PORT = 49983
 """The port of a sandbox on which its commands and files are reached."""
@@ -39,7 +42,8 @@ _SHARED_HOST_DOMAINS = frozenset(
 class ConnectionConfig:
     """What every call needs to know; made by `resolve`.
 
-    It pickles without the API key and the extra headers: where it is unpickled, the key is the environment's.
+    It pickles without the API key and the extra headers: where it is unpickled, the key is the environment's,
+    and the logger is the one of the same name.
 
     Attributes:
         api_key: Key of the account, if any.
@@ -53,6 +57,7 @@ class ConnectionConfig:
         transport: How commands and files are reached: Connect over HTTP/1.1, or gRPC over HTTP/2.
         ca_bundle: File with the certificates to trust; None for the environment's or the default ones.
         client_cert: File with a client certificate and its key, or one file for each.
+        logger: Where calls are logged; None for the logger "sandbox_sync".
     """
 
     domain: str
@@ -66,6 +71,7 @@ class ConnectionConfig:
     transport: Transport = "connect"
     ca_bundle: str | None = None
     client_cert: str | tuple[str, str] | None = None
+    logger: logging.Logger | None = field(default=None, repr=False)
 
     @classmethod
     def resolve(
@@ -82,6 +88,7 @@ class ConnectionConfig:
         transport: str | None = None,
         ca_bundle: str | None = None,
         client_cert: str | tuple[str, str] | None = None,
+        logger: logging.Logger | None = None,
     ) -> ConnectionConfig:
         """Fill in what the caller left out.
 
@@ -99,6 +106,7 @@ class ConnectionConfig:
                 SSL_CERT_FILE.
             client_cert: File with a client certificate and its key, or one file for each;
                 SANDBOX_SYNC_CLIENT_CERT.
+            logger: Where calls are logged; the logger "sandbox_sync" when left out.
 
         Raises:
             AuthenticationException: No API key was found.
@@ -114,6 +122,8 @@ class ConnectionConfig:
         for name, value in given.items():
             if value is not None and not isinstance(value, str):
                 raise InvalidArgumentException(f"{name} has to be a str; got {type(value).__name__}")
+        if logger is not None and not isinstance(logger, logging.Logger):
+            raise InvalidArgumentException(f"logger has to be a logging.Logger; got {type(logger).__name__}")
         domain = domain or _environment("E2B_DOMAIN") or DEFAULT_DOMAIN
         api_key = api_key or _environment("E2B_API_KEY")
         api_url = api_url or _environment("E2B_API_URL")
@@ -142,7 +152,13 @@ class ConnectionConfig:
             transport=_transport(transport or _environment("SANDBOX_SYNC_TRANSPORT") or "auto"),
             ca_bundle=ca_bundle or _environment("SANDBOX_SYNC_CA_BUNDLE"),
             client_cert=client_cert or _environment("SANDBOX_SYNC_CLIENT_CERT"),
+            logger=logger,
         )
+
+    @property
+    def log(self) -> logging.Logger:
+        """Where to log what happens to calls and sandboxes; `logger`, or the SDK's own."""
+        return self.logger or _LOGGER
 
     def deadline(self, request_timeout: float | None = None) -> Deadline:
         """The deadline of a call that begins now.
@@ -229,11 +245,13 @@ class ConnectionConfig:
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {name: value for name, value in self.__dict__.items() if name not in ("api_key", "headers")}
+        values["logger"] = self.logger and self.logger.name
         return (_unpickle, (values,))
 
 
 def _unpickle(values: dict[str, Any]) -> ConnectionConfig:
-    return ConnectionConfig(**values)
+    name = values.pop("logger", None)
+    return ConnectionConfig(**values, logger=name and logging.getLogger(name))
 
 
 def _environment(name: str) -> str | None:

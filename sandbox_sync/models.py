@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from logging import Logger
 from os import PathLike
 from typing import IO, Any, TypeAlias, TypedDict
 
@@ -26,6 +27,8 @@ class ConnectionOptions(TypedDict, total=False):
         transport: "connect" (as "auto"), or "grpc".
         ca_bundle: File with the certificates to trust.
         client_cert: File with a client certificate and its key, or one file for each.
+        logger: Where to log instead of the logger "sandbox_sync": calls at DEBUG, repeated ones at INFO, and
+            what went wrong unseen at WARNING. What calls carry, keys and tokens are never logged.
     """
 
     api_url: str | None
@@ -33,6 +36,7 @@ class ConnectionOptions(TypedDict, total=False):
     transport: str | None
     ca_bundle: str | None
     client_cert: str | tuple[str, str] | None
+    logger: Logger | None
 
 
 class SandboxState(str, Enum):
