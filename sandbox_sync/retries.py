@@ -16,6 +16,8 @@ from sandbox_sync.transport.failures import Failure
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+    from sandbox_sync.transport.log import CallLog
+
 T = TypeVar("T")
 
 MAX_RETRIES = 3
@@ -107,6 +109,7 @@ def call(
     *,
     repeatable: bool,
     deadline: Deadline,
+    log: CallLog | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
     """Make a call, and make it again as the rules say.
@@ -115,11 +118,14 @@ def call(
         attempt: Makes it once.
         repeatable: Whether doing it twice does no harm.
         deadline: When all attempts have to be over.
+        log: Is told of each attempt.
         sleep: Waits; another one in tests.
 
     Raises:
         Failure: That of the last attempt, marked `maybe_executed` when any attempt may have been.
     """
+    if log is not None:
+        attempt = log.watched(attempt)
     try:
         # Almost every call ends here, and need not load tenacity.
         return attempt()
@@ -127,7 +133,7 @@ def call(
         first = failure
     if _decide(1, first, repeatable, deadline) is None:
         raise first
-    return _repeat(first, attempt, repeatable, deadline, sleep)
+    return _repeat(first, attempt, repeatable, deadline, log, sleep)
 
 
 def _repeat(
@@ -135,6 +141,7 @@ def _repeat(
     attempt: Callable[[], T],
     repeatable: bool,
     deadline: Deadline,
+    log: CallLog | None,
     sleep: Callable[[float], None],
 ) -> T:
     from tenacity import Retrying
@@ -156,6 +163,8 @@ def _repeat(
         doubt = failure.maybe_executed = doubt or failure.maybe_executed
         decided = _decide(state.attempt_number, failure, repeatable, deadline)
         wait = decided or 0.0
+        if log is not None and decided is not None:
+            log.repeated(state.attempt_number, failure, decided)
         return decided is not None
 
     retrying = Retrying(retry=is_to_be_repeated, wait=lambda state: wait, sleep=sleep, reraise=True)

@@ -26,6 +26,7 @@ from sandbox_sync.transport.connect import ConnectChannel
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
 from sandbox_sync.transport.files import Download, Payload
 from sandbox_sync.transport.lazy import lazy
+from sandbox_sync.transport.log import CallLog
 from sandbox_sync.transport.mapping import Call, envd_http_error, needs_probe, rpc_error
 from sandbox_sync.transport.pools import Origin, read_all
 from sandbox_sync.transport.session import HTTPSession
@@ -162,6 +163,7 @@ class EnvdConnection:
                 lambda: method(request, timeout=deadline.remaining(), metadata=metadata),
                 repeatable=call.path in _IDEMPOTENT,
                 deadline=deadline,
+                log=self._log(call),
             )
         except RpcFailure as failure:
             raise self._rpc_error(failure, call, deadline) from None
@@ -182,8 +184,11 @@ class EnvdConnection:
         """
         deadline = self.config.deadline(request_timeout)
         call = self._call(_path_of(method), request_timeout, not_found)
+        metadata = self._metadata(user)
         try:
-            return method(requests, timeout=deadline.remaining(), metadata=self._metadata(user))
+            return self._log(call).watched(
+                lambda: method(requests, timeout=deadline.remaining(), metadata=metadata)
+            )()
         except RpcFailure as failure:
             raise self._rpc_error(failure, call, deadline) from None
 
@@ -234,13 +239,16 @@ class EnvdConnection:
             timed = call.on("timeout", run_time)
             return self._rpc_error(failure, timed, Deadline.after(None))
 
+        log = self._log(call)
         try:
-            answers, first = retries.call(begin, repeatable=call.path in _IDEMPOTENT, deadline=opening)
+            answers, first = retries.call(
+                begin, repeatable=call.path in _IDEMPOTENT, deadline=opening, log=log
+            )
         except RpcFailure as failure:
             if run_time is None or opening.expired:
                 raise self._rpc_error(failure, call, opening) from None
             raise explain(failure) from None
-        return RpcStream(answers, first, explain)
+        return RpcStream(answers, first, explain, log)
 
     def download(
         self,
@@ -280,7 +288,7 @@ class EnvdConnection:
             return self._http_error(failure, call, deadline)
 
         try:
-            response = retries.call(attempt, repeatable=True, deadline=deadline)
+            response = retries.call(attempt, repeatable=True, deadline=deadline, log=self._log(call))
         except Failure as failure:
             raise explain(failure) from None
         idle = time_limit(Deadline.after(None), seconds(idle_timeout, "idle_timeout"))
@@ -321,6 +329,7 @@ class EnvdConnection:
                 lambda: self._session.attempt(request, {}, deadline, silence, payload),
                 repeatable=payload.repeatable,
                 deadline=deadline,
+                log=self._log(call),
             )
         except Failure as failure:
             raise self._http_error(failure, call, deadline) from None
@@ -339,15 +348,18 @@ class EnvdConnection:
         """
         deadline = self.config.deadline(request_timeout)
         request = get_health.build()
+        call = self._call(request.path, request_timeout, NotFoundException).at(request.method)
         try:
             retries.call(
-                lambda: self._session.attempt(request, {}, deadline), repeatable=True, deadline=deadline
+                lambda: self._session.attempt(request, {}, deadline),
+                repeatable=True,
+                deadline=deadline,
+                log=self._log(call),
             )
         except Failure as failure:
             if failure.says_gone:
                 return False
-            call = self._call(request.path, request_timeout, NotFoundException)
-            raise envd_http_error(failure, call.at(request.method)) from None
+            raise envd_http_error(failure, call) from None
         return True
 
     def _metadata(self, user: str | None) -> list[tuple[str, str]]:
@@ -359,6 +371,9 @@ class EnvdConnection:
     def _call(self, path: str, request_timeout: float | None, not_found: type[NotFoundException]) -> Call:
         limit = self.config.request_timeout if request_timeout is None else request_timeout
         return Call("POST", path, self.sandbox_id, limit=limit, not_found=not_found)
+
+    def _log(self, call: Call) -> CallLog:
+        return CallLog(self.config.log, call.method, call.path, call.sandbox_id)
 
     def _rpc_error(self, failure: RpcFailure, call: Call, deadline: Deadline) -> SandboxException:
         if self._token:
@@ -372,10 +387,11 @@ class EnvdConnection:
         """What a health check says of the sandbox, where the failure leaves it open and time is left."""
         if not needs_probe(failure) or deadline.expired:
             return "unknown"
+        request = get_health.build()
+        patience = deadline.sooner(min(_PROBE_SECONDS, self._keepalive))
+        log = CallLog(self.config.log, request.method, request.path, self.sandbox_id)
         try:
-            self._session.attempt(
-                get_health.build(), {}, deadline.sooner(min(_PROBE_SECONDS, self._keepalive))
-            )
+            log.watched(lambda: self._session.attempt(request, {}, patience))()
         except Failure as answer:
             return "gone" if answer.says_gone else "unknown"
         return "alive"

@@ -11,10 +11,13 @@ from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import NotFoundException, SandboxNotFoundException
 from sandbox_sync.transport.failures import Failure
+from sandbox_sync.transport.log import CallLog
 from sandbox_sync.transport.mapping import Call, control_plane_error
 from sandbox_sync.transport.session import HTTPSession
 
 if TYPE_CHECKING:
+    import logging
+
     import requests
     from sandbox_sync_rest.client import Request
 
@@ -73,16 +76,23 @@ class ControlPlane:
             not_found=NotFoundException if sandbox_id is None else SandboxNotFoundException,
         )
         deadline = self._config.deadline(request_timeout)
-        return TimedClient(self._session, call, deadline, extra, repeatable or bool(extra))
+        return TimedClient(self._session, self._config.log, call, deadline, extra, repeatable or bool(extra))
 
 
 class TimedClient:
     """Sends the requests of one call of the SDK. Made by `ControlPlane.within`."""
 
     def __init__(
-        self, session: HTTPSession, call: Call, deadline: Deadline, extra: dict[str, str], repeatable: bool
+        self,
+        session: HTTPSession,
+        logger: logging.Logger,
+        call: Call,
+        deadline: Deadline,
+        extra: dict[str, str],
+        repeatable: bool,
     ) -> None:
         self._session = session
+        self._logger = logger
         self._call = call
         self._deadline = deadline
         self._extra = extra
@@ -97,12 +107,13 @@ class TimedClient:
         Raises:
             SandboxException: It failed.
         """
+        call = self._call.at(request.method, request.path)
         try:
             return retries.call(
                 lambda: self._session.attempt(request, self._extra, self._deadline),
                 repeatable=self._repeatable or request.method in IDEMPOTENT,
                 deadline=self._deadline,
+                log=CallLog(self._logger, call.method, call.path, call.sandbox_id),
             )
         except Failure as failure:
-            call = self._call.at(request.method, request.path)
             raise control_plane_error(failure, call) from None

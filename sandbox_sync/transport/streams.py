@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import SandboxException
 from sandbox_sync.transport.failures import RpcFailure
+from sandbox_sync.transport.log import CallLog
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -37,17 +38,22 @@ class RpcStream(Generic[R]):
         answers: The stream of a channel.
         first: Those answers that were taken from it already.
         explain: Makes an error of a failure.
+        log: Is told of the end.
 
     Attributes:
         cancelled: Whether `cancel` was called.
     """
 
     def __init__(
-        self, answers: Answers[R], first: list[R], explain: Callable[[RpcFailure], SandboxException]
+        self,
+        answers: Answers[R],
+        first: list[R],
+        explain: Callable[[RpcFailure], SandboxException],
+        log: CallLog,
     ) -> None:
         self.cancelled = False
         self._answers = answers
-        self._messages = _followed(first, answers, explain)
+        self._messages = _followed(first, answers, explain, log)
 
     def __iter__(self) -> Iterator[R]:
         return self._messages
@@ -72,11 +78,16 @@ class RpcStream(Generic[R]):
 
 
 def _followed(
-    first: list[R], answers: Answers[R], explain: Callable[[RpcFailure], SandboxException]
+    first: list[R],
+    answers: Answers[R],
+    explain: Callable[[RpcFailure], SandboxException],
+    log: CallLog,
 ) -> Generator[R, None, None]:
     try:
         yield from first
         yield from answers
+        log.stream_over()
     except RpcFailure as failure:
+        log.stream_over(failure)
         if failure.reason != "cancelled":
             raise explain(failure) from None
