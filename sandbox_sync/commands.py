@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -12,13 +10,17 @@ from sandbox_sync_rpc import process_pb2
 from sandbox_sync._arguments import message, path_text
 from sandbox_sync.deadline import seconds
 from sandbox_sync.errors import (
-    IncompleteCallException,
     InvalidArgumentException,
     NotFoundException,
-    RequestTimeoutException,
-    SandboxException,
 )
-from sandbox_sync.handles import RETAINED_BYTES, WINDOW_BYTES, CommandHandle, deliver_to, result_of
+from sandbox_sync.handles import (
+    RETAINED_BYTES,
+    WINDOW_BYTES,
+    CommandHandle,
+    deliver_to,
+    kill_soon,
+    result_of,
+)
 from sandbox_sync.models import CommandResult, ProcessInfo
 from sandbox_sync.transcript import Transcript
 
@@ -29,14 +31,10 @@ if TYPE_CHECKING:
 
     from sandbox_sync.transport.envd import EnvdConnection
 
-logger = logging.getLogger(__name__)
-
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
 _STDIN_CHUNK = 1 << 20  # servers bound a message, commonly at 4 MiB
-_KILL_SECONDS = 5.0
-_KILL_GRACE = 0.1  # an interrupted call is to end within 0.2 s
 
 
 class Commands:
@@ -147,24 +145,18 @@ class Commands:
             request_timeout=request_timeout,
         )
         deliver = deliver_to(on_stdout, on_stderr)
-        limit = (RETAINED_BYTES if background else None) if retain_output else WINDOW_BYTES
-        to_iterate = bool(background) and not retain_output and deliver is None
-        transcript = Transcript(limit, to_iterate=to_iterate)
+        if background:
+            to_iterate = not retain_output and deliver is None
+            transcript = Transcript(RETAINED_BYTES if retain_output else WINDOW_BYTES, to_iterate=to_iterate)
+            return CommandHandle.of_new_command(
+                self, stream, transcript, deliver, deadline, check=check, stdin=stdin
+            )
+        transcript = Transcript(None if retain_output else WINDOW_BYTES)
         try:
-            if background:
-                handle = CommandHandle(
-                    self, stream, transcript, deliver, check=check, owner=True, stdin=stdin
-                )
-                if transcript.wait_for_pid(deadline) is None:
-                    raise transcript.failure or RequestTimeoutException(
-                        "The command was not reported to have started within request_timeout",
-                        sandbox_id=self.sandbox_id,
-                    )
-                return handle
             transcript.follow(stream, deliver)
         except BaseException as error:
             stream.cancel()
-            self._kill_soon(transcript, transcript.explain(error))
+            kill_soon(self, transcript, transcript.explain(error))
             raise
         return result_of(transcript, check, self.sandbox_id)
 
@@ -300,23 +292,6 @@ class Commands:
 
     def _unary(self, call: UnaryUnary[Req, Res], request: Req, request_timeout: float | None) -> Res:
         return self._envd.unary(call, request, request_timeout=request_timeout, not_found=NotFoundException)
-
-    def _kill_soon(self, transcript: Transcript, reason: BaseException) -> None:
-        """Kill a command that must not outlive its call, without holding up the error that ends the call."""
-        pid = transcript.pid
-        gone = isinstance(reason, IncompleteCallException) and reason.sandbox_state == "gone"
-        if pid is None or transcript.end is not None or gone:
-            return
-
-        def kill() -> None:
-            try:
-                self.kill(pid, _KILL_SECONDS)
-            except SandboxException as error:
-                logger.warning("command %s of sandbox %s was not killed: %s", pid, self.sandbox_id, error)
-
-        killer = threading.Thread(target=kill, name="sandbox-sync-kill")
-        killer.start()
-        killer.join(_KILL_GRACE)
 
 
 def _selector(pid: int) -> process_pb2.ProcessSelector:

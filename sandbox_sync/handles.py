@@ -1,21 +1,23 @@
-"""Handles of commands that run in the background."""
+"""Handles of commands and terminals that run in the background."""
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from sandbox_sync.background import start_thread
 from sandbox_sync.deadline import Deadline, seconds
 from sandbox_sync.errors import (
     CommandExitException,
     CommandTimeoutException,
     ConnectionException,
+    IncompleteCallException,
     InvalidArgumentException,
+    RequestTimeoutException,
     SandboxException,
 )
 from sandbox_sync.models import CommandResult
@@ -24,7 +26,6 @@ from sandbox_sync.transcript import Piece, Transcript
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from sandbox_sync.commands import Commands
     from sandbox_sync.transport.streams import RpcStream
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,44 @@ RETAINED_BYTES = 64 << 20
 
 WINDOW_BYTES = 1 << 20
 """How much is kept of output that is not to be retained: what an iteration may lag behind."""
+
+_KILL_SECONDS = 5.0
+_KILL_GRACE = 0.1  # an interrupted call is to end within 0.2 s
+
+
+class Controls(Protocol):
+    """What acts on commands by their process id: `sandbox.commands` and `sandbox.pty`."""
+
+    @property
+    def sandbox_id(self) -> str:
+        """Id of the sandbox."""
+
+    def kill(self, pid: int, request_timeout: float | None = None) -> bool:
+        """Kill a command; False if none of that id runs."""
+
+    def send_stdin(self, pid: int, data: str | bytes, request_timeout: float | None = None) -> None:
+        """Write to a command's standard input."""
+
+    def close_stdin(self, pid: int, request_timeout: float | None = None) -> None:
+        """Let a command read the end of its standard input."""
+
+
+def kill_soon(controls: Controls, transcript: Transcript, reason: BaseException) -> None:
+    """Kill a command that must not outlive its call, without holding up the error that ends the call."""
+    pid = transcript.pid
+    gone = isinstance(reason, IncompleteCallException) and reason.sandbox_state == "gone"
+    if pid is None or transcript.end is not None or gone:
+        return
+
+    def kill() -> None:
+        try:
+            controls.kill(pid, _KILL_SECONDS)
+        except SandboxException as error:
+            logger.warning("command %s of sandbox %s was not killed: %s", pid, controls.sandbox_id, error)
+
+    killer = threading.Thread(target=kill, name="sandbox-sync-kill")
+    killer.start()
+    killer.join(_KILL_GRACE)
 
 
 def deliver_to(
@@ -99,7 +138,7 @@ class CommandHandle:
 
     def __init__(
         self,
-        commands: Commands,
+        controls: Controls,
         stream: RpcStream[Any],
         transcript: Transcript,
         deliver: Callable[[Piece], None] | None,
@@ -108,22 +147,47 @@ class CommandHandle:
         owner: bool,
         stdin: bool | None,
     ) -> None:
-        self._commands = commands
+        self._controls = controls
         self._stream = stream
         self._transcript = transcript
         self._check = check
         self._owner = owner
         self._stdin = stdin
         # The reader must not hold on to the handle, or a handle that is dropped would never go.
-        reader = threading.Thread(
-            target=contextvars.copy_context().run,
-            args=(_read, stream, transcript, deliver),
-            name="sandbox-sync-command",
-            daemon=True,
-        )
-        reader.start()
+        start_thread("sandbox-sync-command", _read, stream, transcript, deliver)
         if deliver is None:
             weakref.finalize(self, stream.cancel).atexit = False
+
+    @classmethod
+    def of_new_command(
+        cls,
+        controls: Controls,
+        stream: RpcStream[Any],
+        transcript: Transcript,
+        deliver: Callable[[Piece], None] | None,
+        deadline: Deadline,
+        *,
+        check: bool,
+        stdin: bool,
+    ) -> Self:
+        """Follow a command that was just started; it is killed if that cannot be.
+
+        Raises:
+            RequestTimeoutException: Its process id was not told in time.
+            SandboxException: The connection broke.
+        """
+        try:
+            handle = cls(controls, stream, transcript, deliver, check=check, owner=True, stdin=stdin)
+            if transcript.wait_for_pid(deadline) is None:
+                raise transcript.failure or RequestTimeoutException(
+                    "The command was not reported to have started within request_timeout",
+                    sandbox_id=controls.sandbox_id,
+                )
+            return handle
+        except BaseException as error:
+            stream.cancel()
+            kill_soon(controls, transcript, transcript.explain(error))
+            raise
 
     @property
     def pid(self) -> int:
@@ -151,6 +215,11 @@ class CommandHandle:
     def stderr_bytes(self) -> bytes:
         """The command's standard error so far, as it came."""
         return self._transcript.data("stderr")
+
+    @property
+    def pty_bytes(self) -> bytes:
+        """What a terminal has shown so far, as it came."""
+        return self._transcript.data("pty")
 
     @property
     def error(self) -> str | None:
@@ -210,13 +279,13 @@ class CommandHandle:
         if not self._transcript.wait(deadline):
             error = CommandTimeoutException(
                 f"Command {self.pid} still runs after the {timeout:g} s of wait(timeout={timeout:g})",
-                sandbox_id=self._commands.sandbox_id,
+                sandbox_id=self._controls.sandbox_id,
             )
             error.limit = timeout
             raise self._transcript.explain(error)
         if self._transcript.failure is not None:
             raise self._transcript.failure
-        return result_of(self._transcript, self._check, self._commands.sandbox_id)
+        return result_of(self._transcript, self._check, self._controls.sandbox_id)
 
     def __iter__(self) -> Iterator[Piece]:
         """The output as it arrives, from the oldest kept, as (stdout, stderr, pty) of which one is set.
@@ -244,7 +313,7 @@ class CommandHandle:
             NotFoundException: The command has ended.
         """
         self._require_stdin()
-        self._commands.send_stdin(self.pid, data, request_timeout)
+        self._controls.send_stdin(self.pid, data, request_timeout)
 
     def close_stdin(self, request_timeout: float | None = None) -> None:
         """Close the command's standard input, so that it reads the end of it.
@@ -257,7 +326,7 @@ class CommandHandle:
             NotFoundException: The command has ended.
         """
         self._require_stdin()
-        self._commands.close_stdin(self.pid, request_timeout)
+        self._controls.close_stdin(self.pid, request_timeout)
 
     def kill(self, request_timeout: float | None = None) -> bool:
         """Kill the command with SIGKILL.
@@ -268,7 +337,7 @@ class CommandHandle:
         Returns:
             True if it was killed, False if it had ended before.
         """
-        return self._commands.kill(self.pid, request_timeout)
+        return self._controls.kill(self.pid, request_timeout)
 
     def disconnect(self) -> None:
         """Stop following the command, which runs on; `commands.connect(pid)` follows it again."""
@@ -276,7 +345,7 @@ class CommandHandle:
             ConnectionException(
                 f"Disconnected from command {self.pid} before it ended; "
                 f"commands.connect({self.pid}) follows it again",
-                sandbox_id=self._commands.sandbox_id,
+                sandbox_id=self._controls.sandbox_id,
             )
         )
         self._stream.cancel()

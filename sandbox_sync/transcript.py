@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import codecs
 import os
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from sandbox_sync.background import Progress
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import ConnectionException, IncompleteCallException, SandboxException
 
@@ -25,7 +25,6 @@ Piece: TypeAlias = "tuple[str | None, str | None, bytes | None]"
 """A piece of output as (stdout, stderr, pty); exactly one of them is set."""
 
 _CHUNK_OVERHEAD = 128  # bytes that a chunk takes beside its data: many small ones must not escape the bound
-
 
 PATIENCE_SECONDS = 30.0
 """How long the command is held up by an iteration that lags behind by the whole limit and stands still."""
@@ -62,7 +61,7 @@ class _Iteration:
         self.position = position
 
 
-class Transcript:
+class Transcript(Progress):
     """The output of a command and its end.
 
     Args:
@@ -73,17 +72,13 @@ class Transcript:
     Attributes:
         pid: The command's process id, once it is known.
         end: How the command ended, once it did.
-        failure: Why its end will not be seen, once that is so.
     """
 
     def __init__(self, limit: int | None, pid: int | None = None, *, to_iterate: bool = False) -> None:
+        super().__init__()
         self.pid = pid
         self.end: process_pb2.ProcessEvent.EndEvent | None = None
-        self.failure: BaseException | None = None
-        self._interruption: BaseException | None = None
         self._limit = limit
-        self._owner = os.getpid()
-        self._changed = threading.Condition()
         self._chunks: list[tuple[Channel, bytes]] = []
         self._dropped = 0  # chunks that are gone, which is the number of the oldest one kept
         self._size = 0
@@ -93,7 +88,7 @@ class Transcript:
     @property
     def settled(self) -> bool:
         """Whether nothing more will come."""
-        return self.end is not None or self.failure is not None
+        return self.end is not None or super().settled
 
     @property
     def truncated(self) -> bool:
@@ -136,14 +131,6 @@ class Transcript:
         if self.end is None:
             raise ConnectionException(f"The stream of command {self.pid} ended, and the command had not")
 
-    def fail(self, error: BaseException) -> None:
-        """Settle a command whose end will not be seen; the first reason given stands."""
-        explained = self.explain(error)
-        with self._changed:
-            if not self.settled:
-                self.failure = explained
-            self._changed.notify_all()
-
     def explain(self, error: BaseException) -> BaseException:
         """Tell an error what is known of the command."""
         if isinstance(error, IncompleteCallException):
@@ -151,12 +138,6 @@ class Transcript:
             error.stdout = self.text("stdout")
             error.stderr = self.text("stderr")
         return error
-
-    def interrupt(self, error: BaseException) -> None:
-        """Have the next `wait` raise an error of the caller's own functions."""
-        with self._changed:
-            self._interruption = error
-            self._changed.notify_all()
 
     def _append(self, channel: Channel, data: bytes) -> None:
         with self._changed:
@@ -256,24 +237,8 @@ class Transcript:
                 self._iterations.discard(self._reserved)
                 self._reserved = None
                 self._changed.notify_all()
-        in_time = self._wait(lambda: self.settled or self._interruption is not None, deadline)
-        interruption, self._interruption = self._interruption, None
-        if interruption is not None:
-            raise interruption
-        return in_time
+        return super().wait(deadline)
 
-    def _wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
-        with self._lock():
-            while not ready():
-                if deadline.expired:
-                    return False
-                self._changed.wait(deadline.remaining())
-            return True
-
-    def _lock(self) -> threading.Condition:
-        if os.getpid() != self._owner:  # the writing thread did not come along; the lock may be held for ever
-            raise ConnectionException(
-                f"This handle belongs to process {self._owner}, of which this process is a fork; "
-                f"commands.connect({self.pid}) makes one that works here"
-            )
-        return self._changed
+    @property
+    def _remedy(self) -> str:
+        return f"commands.connect({self.pid}) makes one that works here"

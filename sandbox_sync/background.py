@@ -1,0 +1,91 @@
+"""What runs in the background: a thread that records something to its end, while other threads wait for it.
+
+Commands, terminals and watched directories all stand on this.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from sandbox_sync.deadline import Deadline
+from sandbox_sync.errors import ConnectionException
+
+
+def start_thread(name: str, target: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function in a thread that has the caller's context variables, and that no exit waits for."""
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=(target, *arguments), name=name, daemon=True).start()
+
+
+class Progress:
+    """How far something has come: one thread writes it, any number of threads read it and wait.
+
+    Attributes:
+        failure: Why its end will not be seen, once that is so.
+    """
+
+    def __init__(self) -> None:
+        self.failure: BaseException | None = None
+        self._interruption: BaseException | None = None
+        self._owner = os.getpid()
+        self._changed = threading.Condition()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will come."""
+        return self.failure is not None
+
+    def fail(self, error: BaseException) -> None:
+        """Settle what has no other end; the first reason given stands."""
+        explained = self.explain(error)
+        with self._changed:
+            if not self.settled:
+                self.failure = explained
+            self._changed.notify_all()
+
+    def explain(self, error: BaseException) -> BaseException:
+        """Tell an error what is known."""
+        return error
+
+    def interrupt(self, error: BaseException) -> None:
+        """Have the next `wait` raise an error of the caller's own functions."""
+        with self._changed:
+            self._interruption = error
+            self._changed.notify_all()
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Wait until nothing more will come; False if the time was up first.
+
+        Raises:
+            BaseException: What `interrupt` was given, once.
+        """
+        in_time = self._wait(lambda: self.settled or self._interruption is not None, deadline)
+        with self._lock():
+            interruption, self._interruption = self._interruption, None
+        if interruption is not None:
+            raise interruption
+        return in_time
+
+    @property
+    def _remedy(self) -> str:
+        """What makes another one, for who cannot use this one."""
+        raise NotImplementedError
+
+    def _wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
+        with self._lock():
+            while not ready():
+                if deadline.expired:
+                    return False
+                self._changed.wait(deadline.remaining())
+            return True
+
+    def _lock(self) -> threading.Condition:
+        if os.getpid() != self._owner:  # the writing thread did not come along; the lock may be held for ever
+            raise ConnectionException(
+                f"This belongs to process {self._owner}, of which this process is a fork; {self._remedy}"
+            )
+        return self._changed
