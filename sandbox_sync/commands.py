@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from sandbox_sync_rpc import process_pb2
@@ -21,6 +21,7 @@ from sandbox_sync.handles import (
     kill_soon,
     result_of,
 )
+from sandbox_sync.input import selector, send_input, stream_input
 from sandbox_sync.models import CommandResult, ProcessInfo
 from sandbox_sync.transcript import Transcript
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
-
-_STDIN_CHUNK = 1 << 20  # servers bound a message, commonly at 4 MiB
 
 
 class Commands:
@@ -194,7 +193,7 @@ class Commands:
         """
         stream = self._envd.stream(
             self._envd.process.Connect,
-            message(process_pb2.ConnectRequest, process=_selector(pid)),
+            message(process_pb2.ConnectRequest, process=selector(pid)),
             timeout=seconds(timeout, "timeout"),
             tell_server=False,
             request_timeout=request_timeout,
@@ -223,7 +222,7 @@ class Commands:
             SandboxException: The request failed.
         """
         request = message(
-            process_pb2.SendSignalRequest, process=_selector(pid), signal=process_pb2.SIGNAL_SIGKILL
+            process_pb2.SendSignalRequest, process=selector(pid), signal=process_pb2.SIGNAL_SIGKILL
         )
         try:
             self._unary(self._envd.process.SendSignal, request, request_timeout)
@@ -240,14 +239,31 @@ class Commands:
             request_timeout: Timeout for the request in seconds.
 
         Raises:
+            InvalidArgumentException: The data is neither str nor bytes, or text that is not Unicode.
             NotFoundException: No command of that id runs.
             SandboxException: The command has no standard input, or the request failed.
         """
-        content = memoryview(data.encode() if isinstance(data, str) else data)
-        for start in range(0, len(content), _STDIN_CHUNK):
-            chunk = message(process_pb2.ProcessInput, stdin=bytes(content[start : start + _STDIN_CHUNK]))
-            request = message(process_pb2.SendInputRequest, process=_selector(pid), input=chunk)
-            self._unary(self._envd.process.SendInput, request, request_timeout)
+        send_input(self._envd, pid, "stdin", data, request_timeout)
+
+    def stream_input(self, pid: int, data: Iterable[str | bytes], *, timeout: float | None = 60) -> None:
+        """Write what an iterable yields to the standard input of a command, in one call and as it comes.
+
+        The command's input stays open at the end; `close_stdin` closes it.
+
+        Args:
+            pid: Process id of the command, as in `list()`.
+            data: Yields what to write; text as UTF-8. It is not interrupted while it waits for something.
+                With gRPC it is iterated over in another thread.
+            timeout: Seconds that all of it may take; 0 or None for no limit.
+
+        Raises:
+            InvalidArgumentException: `data` is itself str or bytes, or yields something else.
+            NotFoundException: No command of that id runs.
+            TimeoutException: `timeout` was up; some of it may have been written.
+            SandboxException: The command has no standard input, or the call failed.
+            Exception: What the iterable raised; what it had yielded before may have been written.
+        """
+        stream_input(self._envd, pid, "stdin", data, timeout)
 
     def close_stdin(self, pid: int, request_timeout: float | None = None) -> None:
         """Close the standard input of a command, so that it reads the end of it.
@@ -260,7 +276,7 @@ class Commands:
             NotFoundException: No command of that id runs.
             SandboxException: The request failed.
         """
-        request = message(process_pb2.CloseStdinRequest, process=_selector(pid))
+        request = message(process_pb2.CloseStdinRequest, process=selector(pid))
         self._unary(self._envd.process.CloseStdin, request, request_timeout)
 
     def list(self, request_timeout: float | None = None) -> builtins.list[ProcessInfo]:
@@ -292,7 +308,3 @@ class Commands:
 
     def _unary(self, call: UnaryUnary[Req, Res], request: Req, request_timeout: float | None) -> Res:
         return self._envd.unary(call, request, request_timeout=request_timeout, not_found=NotFoundException)
-
-
-def _selector(pid: int) -> process_pb2.ProcessSelector:
-    return message(process_pb2.ProcessSelector, pid=pid)
