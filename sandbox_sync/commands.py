@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from sandbox_sync_rpc import process_pb2
@@ -12,6 +14,7 @@ from sandbox_sync.deadline import seconds
 from sandbox_sync.errors import (
     InvalidArgumentException,
     NotFoundException,
+    SandboxException,
 )
 from sandbox_sync.handles import (
     RETAINED_BYTES,
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
+
+# Begins the tags by which commands are found that must not outlive their call and have not told their id yet.
+_TAG = "sandbox-sync-"
 
 
 class Commands:
@@ -95,7 +101,8 @@ class Commands:
         """Run a shell command, and wait for its end unless it is to run in the background.
 
         Whatever ends a foreground call before the command's own end, be it the timeout, Ctrl-C or an error
-        of a callback, ends the command too.
+        of a callback, ends the command too; and so does what keeps a background call from returning a handle.
+        The command is given a tag of its own for that, which other clients see when they list commands.
 
         Args:
             cmd: Command line for bash, which runs it as a login shell.
@@ -133,29 +140,36 @@ class Commands:
             envs=dict(envs or {}),
             cwd=path_text(cwd) if cwd else None,
         )
-        request = message(process_pb2.StartRequest, process=config, stdin=stdin)
+        tag = _TAG + os.urandom(8).hex()
+        request = message(process_pb2.StartRequest, process=config, tag=tag, stdin=stdin)
         deadline = self._envd.config.deadline(request_timeout)
-        stream = self._envd.stream(
-            self._envd.process.Start,
-            request,
-            user=user,
-            timeout=seconds(timeout, "timeout"),
-            tell_server=not background,
-            request_timeout=request_timeout,
-        )
         deliver = deliver_to(on_stdout, on_stderr)
-        if background:
-            to_iterate = not retain_output and deliver is None
-            transcript = Transcript(RETAINED_BYTES if retain_output else WINDOW_BYTES, to_iterate=to_iterate)
-            return CommandHandle.of_new_command(
-                self, stream, transcript, deliver, deadline, check=check, stdin=stdin
+        limit = (RETAINED_BYTES if background else None) if retain_output else WINDOW_BYTES
+        to_iterate = bool(background) and not retain_output and deliver is None
+        transcript = Transcript(limit, to_iterate=to_iterate)
+        find = partial(self._pid_of, tag)
+        try:
+            stream = self._envd.stream(
+                self._envd.process.Start,
+                request,
+                user=user,
+                timeout=seconds(timeout, "timeout"),
+                tell_server=not background,
+                request_timeout=request_timeout,
             )
-        transcript = Transcript(None if retain_output else WINDOW_BYTES)
+        except BaseException as error:
+            if not isinstance(error, SandboxException) or error.maybe_executed:
+                kill_soon(self, transcript, error, find)
+            raise
+        if background:
+            return CommandHandle.of_new_command(
+                self, stream, transcript, deliver, deadline, check=check, stdin=stdin, find=find
+            )
         try:
             transcript.follow(stream, deliver)
         except BaseException as error:
             stream.cancel()
-            kill_soon(self, transcript, transcript.explain(error))
+            kill_soon(self, transcript, transcript.explain(error), find)
             raise
         return result_of(transcript, check, self.sandbox_id)
 
@@ -292,7 +306,7 @@ class Commands:
         return [
             ProcessInfo(
                 pid=process.pid,
-                tag=process.tag if process.HasField("tag") else None,
+                tag=process.tag if process.HasField("tag") and not process.tag.startswith(_TAG) else None,
                 cmd=process.config.cmd,
                 args=[*process.config.args],
                 envs=dict(process.config.envs),
@@ -300,6 +314,12 @@ class Commands:
             )
             for process in answer.processes
         ]
+
+    def _pid_of(self, tag: str, request_timeout: float) -> int | None:
+        """The process id of the command of this tag; None if it does not run."""
+        # Real servers look commands up by tag unreliably; their list is right.
+        answer = self._unary(self._envd.process.List, process_pb2.ListRequest(), request_timeout)
+        return next((process.pid for process in answer.processes if process.tag == tag), None)
 
     @property
     def sandbox_id(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -38,6 +39,8 @@ WINDOW_BYTES = 1 << 20
 
 _KILL_SECONDS = 5.0
 _KILL_GRACE = 0.1  # an interrupted call is to end within 0.2 s
+_FIND_SECONDS = 2.0
+_LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # pauses before looking for a command that may be about to start
 
 
 class Controls(Protocol):
@@ -57,22 +60,48 @@ class Controls(Protocol):
         """Let a command read the end of its standard input."""
 
 
-def kill_soon(controls: Controls, transcript: Transcript, reason: BaseException) -> None:
-    """Kill a command that must not outlive its call, without holding up the error that ends the call."""
-    pid = transcript.pid
+def kill_soon(
+    controls: Controls,
+    transcript: Transcript,
+    reason: BaseException,
+    find: Callable[[float], int | None] | None = None,
+) -> None:
+    """Kill a command that must not outlive its call, without holding up the error that ends the call.
+
+    Args:
+        controls: What kills it.
+        transcript: What is known of it.
+        reason: What ends the call.
+        find: Looks up the process id of a command that has not told it, within some seconds; None if it does
+            not run.
+    """
+    known = transcript.pid
     gone = isinstance(reason, IncompleteCallException) and reason.sandbox_state == "gone"
-    if pid is None or transcript.end is not None or gone:
+    if (known is None and find is None) or transcript.end is not None or gone:
         return
 
     def kill() -> None:
         try:
-            controls.kill(pid, _KILL_SECONDS)
+            pid = known if known is not None or find is None else _found(find)
+            if pid is not None:
+                controls.kill(pid, _KILL_SECONDS)
         except SandboxException as error:
-            logger.warning("command %s of sandbox %s was not killed: %s", pid, controls.sandbox_id, error)
+            name = "a command" if known is None else f"command {known}"
+            logger.warning("%s of sandbox %s was not killed: %s", name, controls.sandbox_id, error)
 
     killer = threading.Thread(target=kill, name="sandbox-sync-kill")
     killer.start()
     killer.join(_KILL_GRACE)
+
+
+def _found(find: Callable[[float], int | None]) -> int | None:
+    """The process id of a command that runs, or is about to; None if it does not appear."""
+    for pause in _LOOKS:
+        time.sleep(pause)
+        pid = find(_FIND_SECONDS)
+        if pid is not None:
+            return pid
+    return None
 
 
 def deliver_to(
@@ -169,6 +198,7 @@ class CommandHandle:
         *,
         check: bool,
         stdin: bool,
+        find: Callable[[float], int | None] | None = None,
     ) -> Self:
         """Follow a command that was just started; it is killed if that cannot be.
 
@@ -186,7 +216,7 @@ class CommandHandle:
             return handle
         except BaseException as error:
             stream.cancel()
-            kill_soon(controls, transcript, transcript.explain(error))
+            kill_soon(controls, transcript, transcript.explain(error), find)
             raise
 
     @property

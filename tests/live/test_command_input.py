@@ -8,7 +8,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -28,11 +28,10 @@ def test_standard_input_can_be_fed_and_closed(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run("cat; echo end", background=True, stdin=True)
     handle.send_stdin("text \u20ac\n")
     handle.send_stdin(b"bytes\n")
-    handle.send_stdin(bytearray(b"more\n"))
     handle.send_stdin("")
     sandbox.commands.send_stdin(handle.pid, "by id\n")
     handle.close_stdin()
-    assert handle.wait(timeout=10).stdout == "text \u20ac\nbytes\nmore\nby id\nend\n"
+    assert handle.wait(timeout=10).stdout == "text \u20ac\nbytes\nby id\nend\n"
 
 
 def test_closing_twice_is_harmless(sandbox: Sandbox) -> None:
@@ -55,14 +54,16 @@ def test_without_stdin_a_command_reads_the_end_at_once_and_input_is_refused(sand
     assert inspect.signature(sandbox.commands.run).parameters["stdin"].default is False
     assert sandbox.commands.run("readlink /proc/self/fd/0; cat; echo end").stdout == "/dev/null\nend\n"
     handle = sandbox.commands.run("sleep 100", background=True)
-    for refused in (lambda: handle.send_stdin("x"), handle.close_stdin):
+    needing_stdin: list[Callable[[], None]] = [lambda: handle.send_stdin("x"), handle.close_stdin]
+    for refused in needing_stdin:
         with pytest.raises(InvalidArgumentException, match=r"stdin=True") as caught:
             refused()
         assert str(handle.pid) in str(caught.value)
-    for by_id in (
+    by_ids: list[Callable[[], None]] = [
         lambda: sandbox.commands.send_stdin(handle.pid, "x"),
         lambda: sandbox.commands.stream_input(handle.pid, ["x"]),
-    ):
+    ]
+    for by_id in by_ids:
         with pytest.raises(SandboxException, match="stdin"):
             by_id()
     handle.kill()
@@ -72,7 +73,7 @@ def test_input_to_a_command_that_is_gone_is_not_found(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run("cat", background=True, stdin=True)
     handle.close_stdin()
     assert handle.wait(timeout=10).exit_code == 0
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: handle.send_stdin("x"),
         lambda: sandbox.commands.send_stdin(NOBODY, "x"),
         lambda: sandbox.commands.send_stdin(NOBODY, ""),
@@ -80,7 +81,8 @@ def test_input_to_a_command_that_is_gone_is_not_found(sandbox: Sandbox) -> None:
         lambda: sandbox.commands.stream_input(NOBODY, []),
         lambda: sandbox.commands.stream_input(NOBODY, itertools.repeat(b"x" * 100_000)),
         lambda: sandbox.commands.connect(NOBODY),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(NotFoundException):
             call()
     assert sandbox.commands.kill(NOBODY) is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,6 +59,14 @@ def playing(*events: pb.StartResponse, then: Awaitable[object] | None = None) ->
     return script
 
 
+def until(condition: Callable[[], object], within: float = 5.0) -> None:
+    """Wait for something that has no event to wait for."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
+
+
 @dataclass
 class Asked:
     """A request to the control plane."""
@@ -77,6 +86,9 @@ class Service:
     answers: dict[tuple[str, str], list[Response | Callable[[], Response]]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     starts: list[tuple[pb.StartRequest, Context]] = field(default_factory=list)
+    listed: list[pb.ProcessInfo] = field(default_factory=list)
+    listed_after: int = 0
+    listings: int = 0
     signals: list[tuple[int, int]] = field(default_factory=list)
     inputs: list[bytes] = field(default_factory=list)
     open_streams: int = 0
@@ -129,12 +141,21 @@ class Service:
             name: refuse_stream if method.server_streaming else refuse
             for name, method in services.PROCESS.methods.items()
         }
-        process |= {"Start": self._start, "SendSignal": self._signal, "SendInput": self._input}
+        process |= {
+            "List": self._list,
+            "Start": self._start,
+            "SendSignal": self._signal,
+            "SendInput": self._input,
+        }
         files = {
             name: refuse_stream if method.server_streaming else refuse
             for name, method in services.FILESYSTEM.methods.items()
         }
         return Rpc([(services.PROCESS, process), (services.FILESYSTEM, files)])
+
+    async def _list(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
+        self.listings += 1
+        return pb.ListResponse(processes=self.listed if self.listings > self.listed_after else [])
 
     async def _start(self, request: pb.StartRequest, context: Context) -> AsyncIterator[pb.StartResponse]:
         self.starts.append((request, context))
