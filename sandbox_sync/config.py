@@ -42,8 +42,8 @@ _SHARED_HOST_DOMAINS = frozenset(
 class ConnectionConfig:
     """What every call needs to know; made by `resolve`.
 
-    It pickles without the API key and the extra headers: where it is unpickled, the key is the environment's,
-    and the logger is the one of the same name.
+    It pickles without its secrets: the API key, the extra headers, and a proxy that asks for a password.
+    Where it is unpickled, key and proxy are the environment's, and the logger is the one of the same name.
 
     Attributes:
         api_key: Key of the account, if any.
@@ -89,6 +89,7 @@ class ConnectionConfig:
         ca_bundle: str | None = None,
         client_cert: str | tuple[str, str] | None = None,
         logger: logging.Logger | None = None,
+        api_headers: Mapping[str, str] | None = None,
     ) -> ConnectionConfig:
         """Fill in what the caller left out.
 
@@ -107,6 +108,8 @@ class ConnectionConfig:
             client_cert: File with a client certificate and its key, or one file for each;
                 SANDBOX_SYNC_CLIENT_CERT.
             logger: Where calls are logged; the logger "sandbox_sync" when left out.
+            api_headers: `headers` under the name that newer programs use. Both may be given; a header that is
+                in both has the value that it has here.
 
         Raises:
             AuthenticationException: No API key was found.
@@ -118,13 +121,17 @@ class ConnectionConfig:
             "proxy": proxy,
             "api_url": api_url,
             "sandbox_url": sandbox_url,
+            "transport": transport,
+            "ca_bundle": ca_bundle,
         }
         for name, value in given.items():
             if value is not None and not isinstance(value, str):
                 raise InvalidArgumentException(f"{name} has to be a str; got {type(value).__name__}")
         if logger is not None and not isinstance(logger, logging.Logger):
             raise InvalidArgumentException(f"logger has to be a logging.Logger; got {type(logger).__name__}")
-        domain = domain or _environment("E2B_DOMAIN") or DEFAULT_DOMAIN
+        if not isinstance(debug, (bool, type(None))):
+            raise InvalidArgumentException(f"debug has to be True or False; got {debug!r}")
+        domain = _domain(domain or _environment("E2B_DOMAIN") or DEFAULT_DOMAIN)
         api_key = api_key or _environment("E2B_API_KEY")
         api_url = api_url or _environment("E2B_API_URL")
         sandbox_url = sandbox_url or _environment("E2B_SANDBOX_URL")
@@ -146,12 +153,12 @@ class ConnectionConfig:
             api_key=api_key,
             debug=debug,
             request_timeout=seconds(request_timeout, "request_timeout"),
-            headers=dict(headers or {}),
-            proxy=proxy,
+            headers={**_headers(headers, "headers"), **_headers(api_headers, "api_headers")},
+            proxy=proxy or None,
             sandbox_url=sandbox_url and _base_url(sandbox_url, "sandbox_url"),
             transport=_transport(transport or _environment("SANDBOX_SYNC_TRANSPORT") or "auto"),
             ca_bundle=ca_bundle or _environment("SANDBOX_SYNC_CA_BUNDLE"),
-            client_cert=client_cert or _environment("SANDBOX_SYNC_CLIENT_CERT"),
+            client_cert=_client_cert(client_cert) or _environment("SANDBOX_SYNC_CLIENT_CERT"),
             logger=logger,
         )
 
@@ -208,10 +215,13 @@ class ConnectionConfig:
             sandbox_id: The sandbox.
             sandbox_domain: The domain it was created in, if the service said so.
         """
-        local = self.debug or self._loopback_port() is not None
+        local = self._loopback_port() is not None
         if self.sandbox_url and not local:
             return self.sandbox_url
-        return f"{'http' if local else 'https'}://{self.get_host(sandbox_id, ENVD_PORT, sandbox_domain)}"
+        scheme = "http" if self.debug else "https"
+        if local:
+            scheme = urlsplit(self.sandbox_url or "").scheme
+        return f"{scheme}://{self.get_host(sandbox_id, ENVD_PORT, sandbox_domain)}"
 
     def get_host(self, sandbox_id: str, port: int, sandbox_domain: str | None = None) -> str:
         """Host name, and port if it has one, under which a port of a sandbox is reached.
@@ -244,7 +254,10 @@ class ConnectionConfig:
         return None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = {name: value for name, value in self.__dict__.items() if name not in ("api_key", "headers")}
+        secret = {"api_key", "headers"}
+        if "@" in (self.proxy or ""):
+            secret.add("proxy")
+        values = {name: value for name, value in self.__dict__.items() if name not in secret}
         values["logger"] = self.logger and self.logger.name
         return (_unpickle, (values,))
 
@@ -267,10 +280,53 @@ def _missing_key() -> AuthenticationException:
 
 
 def _base_url(url: str, name: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidArgumentException(f"{name} has to be an http:// or https:// URL; got {url!r}")
+    """A URL to which paths can be added.
+
+    Raises:
+        InvalidArgumentException: It is none. What may be a password in it is not shown.
+    """
+    shown = repr(f"***@{url.rpartition('@')[2]}" if "@" in url else url)
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise InvalidArgumentException(f"{name} has to be an http:// or https:// URL; got {shown}")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise InvalidArgumentException(
+            f"{name} can hold neither a user and password nor a query; got {shown}. "
+            "What a gateway wants to see goes into headers"
+        )
     return url.rstrip("/")
+
+
+def _domain(name: str) -> str:
+    # It becomes part of host names, and what comes before it in them must stay so.
+    if not name.isprintable() or any(character in " /@?#\\" for character in name):
+        raise InvalidArgumentException(f'domain has to be a host name such as "e2b.app"; got {name!r}')
+    return name
+
+
+def _headers(headers: Mapping[str, str] | None, option: str) -> dict[str, str]:
+    """A copy of headers. Neither names nor values are shown when they cannot be: they may be secrets."""
+    pairs = list(headers.items()) if isinstance(headers, Mapping) else []
+    if not isinstance(headers, (Mapping, type(None))) or not all(
+        isinstance(part, str) for pair in pairs for part in pair
+    ):
+        raise InvalidArgumentException(f"{option} has to map str to str")
+    return dict(pairs)
+
+
+def _client_cert(files: str | tuple[str, str] | None) -> str | tuple[str, str] | None:
+    """The files, as what can be compared and hashed."""
+    if not files or isinstance(files, str):
+        return files or None
+    if isinstance(files, (tuple, list)) and len(files) == 2 and all(isinstance(file, str) for file in files):
+        return files[0], files[1]
+    raise InvalidArgumentException(
+        "client_cert has to be the name of a file, or a pair of names: of the certificate's and of its key's"
+    )
 
 
 def _transport(name: str) -> Transport:

@@ -119,11 +119,14 @@ class Origin:
         config: The settings.
 
     Raises:
-        InvalidArgumentException: The proxy is of a kind that is not supported.
+        InvalidArgumentException: The URL cannot be one, or the proxy is of a kind that is not supported.
     """
 
     def __init__(self, base_url: str, config: ConnectionConfig) -> None:
-        url = parse_url(base_url)
+        try:
+            url = parse_url(base_url)
+        except urllib3_errors.LocationParseError:
+            raise InvalidArgumentException(f"not the URL of a server: {base_url!r}") from None
         self.base_url = base_url
         self._scheme = url.scheme or "http"
         self._host = url.host

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from sandbox_sync import local
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import AuthenticationException, InvalidArgumentException
+from sandbox_sync.transport.pools import Origin
 
 VARIABLES = [
     "E2B_API_KEY",
@@ -20,6 +26,7 @@ VARIABLES = [
     "SANDBOX_SYNC_CA_BUNDLE",
     "SANDBOX_SYNC_CLIENT_CERT",
 ]
+API = "https://api.e2b.app"
 
 
 @pytest.fixture(autouse=True)
@@ -35,61 +42,159 @@ def test_defaults() -> None:
     assert config.envd_url("i1") == "https://sandbox.e2b.app"
 
 
+class Setting(NamedTuple):
+    """One option and what it may be set to; None where there is no variable, or no default.
+
+    Attributes:
+        variable: The environment variable that stands in for it.
+        in_environment: A value of the variable, and what it means.
+        as_option: A value of the option, and what it means.
+        default: What it is when it is left out.
+        attribute: What to look at in the configuration, unless it has the option's name.
+        empty: A value of the option that is as good as none.
+    """
+
+    variable: str | None
+    in_environment: tuple[str, object]
+    as_option: tuple[object, object]
+    default: object
+    attribute: str | None = None
+    empty: object = ""
+
+
+SETTINGS = {
+    "api_key": Setting("E2B_API_KEY", ("e", "e"), ("o", "o"), None),
+    "domain": Setting("E2B_DOMAIN", ("e.com", "e.com"), ("o.com", "o.com"), "e2b.app"),
+    "domain, as it tells the API's URL": Setting(
+        "E2B_DOMAIN",
+        ("e.com", "https://api.e.com"),
+        ("o.com:8443", "https://api.o.com:8443"),
+        "https://api.e2b.app",
+        "api_url",
+    ),
+    "debug": Setting("E2B_DEBUG", ("true", True), (False, False), False, empty=None),
+    "debug, in capitals": Setting("E2B_DEBUG", ("TRUE", True), (False, False), False, empty=None),
+    "debug, turned off": Setting("E2B_DEBUG", ("false", False), (True, True), False, empty=None),
+    "debug, as it tells the API's URL": Setting(
+        "E2B_DEBUG", ("True", "http://localhost:3000"), (False, API), API, "api_url", empty=None
+    ),
+    "api_url": Setting("E2B_API_URL", ("http://e:1/", "http://e:1"), ("https://o/p/", "https://o/p"), API),
+    "sandbox_url": Setting("E2B_SANDBOX_URL", ("http://e:2", "http://e:2"), ("http://o", "http://o"), None),
+    "transport": Setting("SANDBOX_SYNC_TRANSPORT", ("grpc", "grpc"), ("auto", "connect"), "connect"),
+    "ca_bundle": Setting("SANDBOX_SYNC_CA_BUNDLE", ("/e", "/e"), ("/o", "/o"), None),
+    "client_cert": Setting("SANDBOX_SYNC_CLIENT_CERT", ("/e", "/e"), (("/o", "/k"), ("/o", "/k")), None),
+    "client_cert, in a list": Setting(
+        "SANDBOX_SYNC_CLIENT_CERT", ("/e", "/e"), (["/o", "/k"], ("/o", "/k")), None, empty=()
+    ),
+    "request_timeout": Setting(None, ("", None), (5, 5.0), 60.0, empty=None),
+    "request_timeout, turned off": Setting(None, ("", None), (0, None), 60.0, empty=None),
+    "proxy": Setting(None, ("", None), ("http://p:1", "http://p:1"), None),
+    "headers": Setting(None, ("", None), ({"a": "b"}, {"a": "b"}), {}, empty={}),
+    "api_headers": Setting(None, ("", None), ({"a": "b"}, {"a": "b"}), {}, "headers", empty={}),
+}
+
+WAYS_TO_SET = [
+    "unset",
+    "empty variable",
+    "empty option",
+    "variable",
+    "variable and empty option",
+    "option",
+    "option and empty variable",
+    "both",
+]
+
+
 @pytest.mark.parametrize(
-    ("variable", "value", "attribute", "expected"),
+    ("name", "way"),
     [
-        ("E2B_API_KEY", "from-env", "api_key", "from-env"),
-        ("E2B_DOMAIN", "example.com", "api_url", "https://api.example.com"),
-        ("E2B_DEBUG", "TRUE", "api_url", "http://localhost:3000"),
-        ("E2B_API_URL", "http://other:1/", "api_url", "http://other:1"),
-        ("E2B_SANDBOX_URL", "http://box:2", "sandbox_url", "http://box:2"),
-        ("SANDBOX_SYNC_TRANSPORT", "grpc", "transport", "grpc"),
-        ("SANDBOX_SYNC_CA_BUNDLE", "/ca.pem", "ca_bundle", "/ca.pem"),
-        ("SANDBOX_SYNC_CLIENT_CERT", "/me.pem", "client_cert", "/me.pem"),
+        (name, way)
+        for name, setting in SETTINGS.items()
+        for way in WAYS_TO_SET
+        if setting.variable or way in ("unset", "empty option", "option")
     ],
 )
-def test_the_environment_beats_the_default(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, attribute: str, expected: str
-) -> None:
-    monkeypatch.setenv(variable, value)
-    config = ConnectionConfig.resolve(api_key=None if variable == "E2B_API_KEY" else "k")
-    assert getattr(config, attribute) == expected
+def test_option_over_environment_over_default(monkeypatch: pytest.MonkeyPatch, name: str, way: str) -> None:
+    """Every option, set in every way; what is set but empty is not set."""
+    option = name.partition(",")[0]
+    setting = SETTINGS[name]
+    if "variable" in way or way == "both":
+        assert setting.variable is not None
+        monkeypatch.setenv(setting.variable, "" if "empty variable" in way else setting.in_environment[0])
+    options: dict[str, Any] = {} if option == "api_key" else {"api_key": "k"}
+    expected = setting.default
+    if way in ("variable", "variable and empty option"):
+        expected = setting.in_environment[1]
+    if "empty option" in way:
+        options[option] = setting.empty
+    if way in ("option", "option and empty variable", "both"):
+        options[option], expected = setting.as_option
+    if option == "api_key" and expected is None:
+        with pytest.raises(AuthenticationException):
+            ConnectionConfig.resolve(**options)
+    else:
+        config = ConnectionConfig.resolve(**options)
+        assert getattr(config, setting.attribute or option) == expected
 
 
-@pytest.mark.parametrize("variable", VARIABLES)
-def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    expected = ConnectionConfig.resolve(api_key="k")
-    monkeypatch.setenv(variable, "")
-    assert ConnectionConfig.resolve(api_key="k") == expected
+def test_the_table_is_complete() -> None:
+    named = {name.partition(",")[0] for name in SETTINGS}
+    assert named == set(inspect.signature(ConnectionConfig.resolve).parameters) - {"logger"}
+    assert {setting.variable for setting in SETTINGS.values()} == {*VARIABLES, None}
 
 
-def test_an_option_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(
-        VARIABLES, ["e", "e.com", "true", "http://e", "http://e", "grpc", "/e", "/e"], strict=True
-    ):
-        monkeypatch.setenv(name, value)
+def test_both_names_of_the_extra_headers_may_be_used() -> None:
     config = ConnectionConfig.resolve(
-        api_key="o",
-        domain="o.com",
-        debug=False,
-        api_url="http://o",
-        sandbox_url="http://o2",
-        transport="connect",
-        ca_bundle="/o",
-        client_cert=("/o", "/o.key"),
-        request_timeout=0,
+        api_key="k", headers={"a": "1", "b": "1"}, api_headers={"b": "2", "c": "2"}
     )
-    assert config == ConnectionConfig(
-        domain="o.com",
-        api_url="http://o",
-        api_key="o",
-        debug=False,
-        request_timeout=None,
-        sandbox_url="http://o2",
-        transport="connect",
-        ca_bundle="/o",
-        client_cert=("/o", "/o.key"),
-    )
+    assert config.headers == {"a": "1", "b": "2", "c": "2"}
+
+
+@given(st.text(min_size=1).filter(lambda key: "\0" not in key))
+def test_a_key_may_look_like_anything(key: str) -> None:
+    """G25: keys of other services than E2B's own are keys, too."""
+    assert ConnectionConfig.resolve(api_key=key).require_api_key() == key
+
+
+URLS = st.one_of(
+    st.text(),
+    st.builds(
+        "{}://{}{}".format, st.sampled_from(["http", "https", "HTTP", "ftp", ""]), st.text(), st.text()
+    ),
+    st.builds("http://{}:{}".format, st.from_regex(r"[a-z.\[\]%]{1,9}"), st.integers(-1, 70000)),
+)
+
+
+@given(option=st.sampled_from(["api_url", "sandbox_url"]), url=URLS)
+def test_a_url_can_be_used_or_is_refused(option: str, url: str) -> None:
+    """Before anything is sent, and with no errors but those of the SDK."""
+    try:
+        config = ConnectionConfig.resolve(api_key="k", **{option: url})  # type: ignore[arg-type]
+        Origin(config.api_url if option == "api_url" else config.envd_url("i1"), config)
+    except InvalidArgumentException:
+        return
+    config.direct_envd_url("i1")
+    config.get_host("i1", 80)
+
+
+@given(domain=st.text())
+def test_a_domain_can_be_used_or_is_refused_at_once(domain: str) -> None:
+    assume(domain != "local")
+    try:
+        config = ConnectionConfig.resolve(api_key="k", domain=domain)
+    except InvalidArgumentException:
+        return
+    assert urlsplit(config.api_url).hostname == f"api.{(domain or 'e2b.app').partition(':')[0].lower()}"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:secret@api.test", "ftp://me:secret@x", "me:secret@x", "http://s:secret@["]
+)
+@pytest.mark.parametrize("option", ["api_url", "sandbox_url"])
+def test_a_password_in_a_url_is_refused_without_being_shown(option: str, url: str) -> None:
+    with pytest.raises(InvalidArgumentException, match=option) as caught:
+        ConnectionConfig.resolve(api_key="k", **{option: url})  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
 
 
 def test_without_a_key_both_ways_on_are_named() -> None:
@@ -112,8 +217,23 @@ def test_debug_mode_needs_no_key() -> None:
         {"api_url": "localhost:3000"},
         {"sandbox_url": "ftp://x"},
         {"request_timeout": -1},
+        {"api_url": "http://"},
+        {"api_url": "http://x:port"},
+        {"api_url": "http://x:99999"},
+        {"api_url": "http://[::1"},
+        {"api_url": "http://x/?query"},
+        {"api_url": "http://x\r\ny"},
         {"api_key": 5},
         {"domain": b"e2b.app"},
+        {"domain": "https://e2b.app"},
+        {"domain": "me@e2b.app"},
+        {"debug": "false"},
+        {"proxy": {"https": "http://p"}},
+        {"headers": {"x": 1}},
+        {"api_headers": [("x", "y")]},
+        {"ca_bundle": 1},
+        {"client_cert": ("/one", "/two", "/three")},
+        {"request_timeout": float("nan")},
     ],
 )
 def test_values_that_cannot_be_are_refused(options: dict[str, object]) -> None:
@@ -135,6 +255,21 @@ def test_values_that_cannot_be_are_refused(options: dict[str, object]) -> None:
             "http://127.0.0.1:7",
             "http://49983-i1.localhost:7",
             "80-i1.localhost:7",
+        ),
+        (
+            {"sandbox_url": "https://localhost:7"},
+            None,
+            "https://localhost:7",
+            "https://49983-i1.localhost:7",
+            "80-i1.localhost:7",
+        ),
+        ({"debug": True}, None, "http://localhost:49983", "http://localhost:49983", "localhost:80"),
+        (
+            {"debug": True, "sandbox_url": "https://s:8"},
+            "x.org",
+            "https://s:8",
+            "https://s:8",
+            "localhost:80",
         ),
     ],
 )
@@ -163,16 +298,27 @@ def test_a_port_that_is_none_is_refused(port: int) -> None:
 
 def test_the_key_is_neither_shown_nor_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
     """G61: a configuration crosses process borders without its key; the environment there has one."""
-    config = ConnectionConfig.resolve(api_key="e2b_secret", headers={"x": "e2b_secret"}, domain="x.org")
+    config = ConnectionConfig.resolve(
+        api_key="e2b_secret",
+        headers={"x": "e2b_secret"},
+        api_headers={"y": "e2b_secret"},
+        proxy="http://me:e2b_secret@proxy:3128",
+        domain="x.org",
+    )
     assert "e2b_secret" not in repr(config)
     data = pickle.dumps(config)
     assert b"e2b_secret" not in data
     twin = pickle.loads(data)
-    assert (twin.domain, twin.api_key) == ("x.org", None)
+    assert (twin.domain, twin.api_key, twin.proxy) == ("x.org", None, None)
     with pytest.raises(AuthenticationException):
         twin.require_api_key()
     monkeypatch.setenv("E2B_API_KEY", "of-the-worker")
     assert twin.require_api_key() == "of-the-worker"
+
+
+def test_a_proxy_without_a_password_is_pickled() -> None:
+    config = ConnectionConfig.resolve(api_key="k", proxy="http://proxy:3128")
+    assert pickle.loads(pickle.dumps(config)).proxy == "http://proxy:3128"
 
 
 def test_local_asks_for_this_machines_server(monkeypatch: pytest.MonkeyPatch) -> None:
