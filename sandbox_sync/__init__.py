@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sandbox_sync.errors import CommandTimeoutException as CommandTimeoutException
     from sandbox_sync.errors import ConflictException as ConflictException
     from sandbox_sync.errors import ConnectionException as ConnectionException
+    from sandbox_sync.errors import EventsLostException as EventsLostException
     from sandbox_sync.errors import FileNotFoundException as FileNotFoundException
     from sandbox_sync.errors import ForkedWithActiveStreamException as ForkedWithActiveStreamException
     from sandbox_sync.errors import GuestUnresponsiveException as GuestUnresponsiveException
@@ -33,17 +34,20 @@ if TYPE_CHECKING:
     from sandbox_sync.errors import TemplateException as TemplateException
     from sandbox_sync.errors import TimeoutException as TimeoutException
     from sandbox_sync.errors import TLSException as TLSException
-    from sandbox_sync.filesystem import FileStream as FileStream
+    from sandbox_sync.file_stream import FileStream as FileStream
     from sandbox_sync.filesystem import Filesystem as Filesystem
     from sandbox_sync.handles import CommandHandle as CommandHandle
     from sandbox_sync.listing import Listing as Listing
     from sandbox_sync.models import CommandResult as CommandResult
     from sandbox_sync.models import ConnectionOptions as ConnectionOptions
     from sandbox_sync.models import EntryInfo as EntryInfo
+    from sandbox_sync.models import FilesystemEvent as FilesystemEvent
+    from sandbox_sync.models import FilesystemEventType as FilesystemEventType
     from sandbox_sync.models import FileType as FileType
     from sandbox_sync.models import ListedSandbox as ListedSandbox
     from sandbox_sync.models import ProcessInfo as ProcessInfo
     from sandbox_sync.models import PtyOutput as PtyOutput
+    from sandbox_sync.models import PtySize as PtySize
     from sandbox_sync.models import SandboxInfo as SandboxInfo
     from sandbox_sync.models import SandboxQuery as SandboxQuery
     from sandbox_sync.models import SandboxState as SandboxState
@@ -53,7 +57,10 @@ if TYPE_CHECKING:
     from sandbox_sync.models import WriteData as WriteData
     from sandbox_sync.models import WriteEntry as WriteEntry
     from sandbox_sync.models import WriteInfo as WriteInfo
+    from sandbox_sync.pty import Pty as Pty
+    from sandbox_sync.pty import PtyHandle as PtyHandle
     from sandbox_sync.sandbox import Sandbox as Sandbox
+    from sandbox_sync.watch import WatchHandle as WatchHandle
 
 _MODULES = {
     "Commands": "commands",
@@ -63,6 +70,7 @@ _MODULES = {
     "CommandTimeoutException": "errors",
     "ConflictException": "errors",
     "ConnectionException": "errors",
+    "EventsLostException": "errors",
     "FileNotFoundException": "errors",
     "ForkedWithActiveStreamException": "errors",
     "GuestUnresponsiveException": "errors",
@@ -81,7 +89,7 @@ _MODULES = {
     "TLSException": "errors",
     "TemplateException": "errors",
     "TimeoutException": "errors",
-    "FileStream": "filesystem",
+    "FileStream": "file_stream",
     "Filesystem": "filesystem",
     "CommandHandle": "handles",
     "Listing": "listing",
@@ -89,9 +97,12 @@ _MODULES = {
     "ConnectionOptions": "models",
     "EntryInfo": "models",
     "FileType": "models",
+    "FilesystemEvent": "models",
+    "FilesystemEventType": "models",
     "ListedSandbox": "models",
     "ProcessInfo": "models",
     "PtyOutput": "models",
+    "PtySize": "models",
     "SandboxInfo": "models",
     "SandboxQuery": "models",
     "SandboxState": "models",
@@ -101,7 +112,10 @@ _MODULES = {
     "WriteData": "models",
     "WriteEntry": "models",
     "WriteInfo": "models",
+    "Pty": "pty",
+    "PtyHandle": "pty",
     "Sandbox": "sandbox",
+    "WatchHandle": "watch",
 }
 
 __all__ = [*_MODULES, "__version__"]

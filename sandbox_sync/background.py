@@ -39,6 +39,11 @@ class Progress:
         """Whether nothing more will come."""
         return self.failure is not None
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a fork of the one that it belongs to, where the writing thread still is."""
+        return os.getpid() != self._owner
+
     def fail(self, error: BaseException) -> None:
         """Settle what has no other end; the first reason given stands."""
         explained = self.explain(error)
@@ -84,7 +89,7 @@ class Progress:
             return True
 
     def _lock(self) -> threading.Condition:
-        if os.getpid() != self._owner:  # the writing thread did not come along; the lock may be held for ever
+        if self.is_inherited:  # and the lock may be held for ever
             raise ConnectionException(
                 f"This belongs to process {self._owner}, of which this process is a fork; {self._remedy}"
             )

@@ -13,6 +13,7 @@
     ├── ServiceBusyException             the service has no capacity now
     ├── TemplateException                a template cannot be used
     ├── CommandExitException             a command ended with an exit code other than zero
+    ├── EventsLostException              more happened in a watched directory than could be kept
     ├── ForkedWithActiveStreamException  gRPC cannot be used in this forked process
     └── IncompleteCallException          the call began and its end was not seen
         ├── TimeoutException                 a clock ran out; `clock` says which
@@ -176,6 +177,10 @@ class CommandExitException(SandboxException):
         self.stderr = stderr
         self.exit_code = exit_code
         self.error = error
+
+
+class EventsLostException(SandboxException):
+    """More happened in a watched directory than could be kept, so that some of it will never be told."""
 
 
 class ForkedWithActiveStreamException(SandboxException):

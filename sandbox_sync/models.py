@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -27,6 +27,7 @@ class ConnectionOptions(TypedDict, total=False):
         transport: "connect" (as "auto"), or "grpc".
         ca_bundle: File with the certificates to trust.
         client_cert: File with a client certificate and its key, or one file for each.
+        api_headers: `headers` under another name. A header that is in both has the value that it has here.
         logger: Where to log instead of the logger "sandbox_sync": calls at DEBUG, repeated ones at INFO, and
             what went wrong unseen at WARNING. What calls carry, keys and tokens are never logged.
     """
@@ -36,6 +37,7 @@ class ConnectionOptions(TypedDict, total=False):
     transport: str | None
     ca_bundle: str | None
     client_cert: str | tuple[str, str] | None
+    api_headers: Mapping[str, str] | None
     logger: Logger | None
 
 
@@ -201,6 +203,46 @@ class EntryInfo:
     modified_time: datetime
     symlink_target: str | None = None
     metadata: dict[str, str] | None = None
+
+
+class FilesystemEventType(str, Enum):
+    """What happens to a file or directory."""
+
+    CHMOD = "chmod"
+    CREATE = "create"
+    REMOVE = "remove"
+    RENAME = "rename"
+    WRITE = "write"
+
+
+@dataclass(frozen=True)
+class FilesystemEvent:
+    """Something that happened in a watched directory.
+
+    Moving something inside of it is two events: RENAME for the old name and CREATE for the new one.
+
+    Attributes:
+        name: Path of what it happened to, relative to the directory; "." for the directory itself.
+        type: What happened.
+        entry: What it is now, if that was asked for and it is still there.
+    """
+
+    name: str
+    type: FilesystemEventType
+    entry: EntryInfo | None = None
+
+
+@dataclass(frozen=True)
+class PtySize:
+    """Size of a terminal, in characters.
+
+    Attributes:
+        rows: Lines, 1 to 65535.
+        cols: Columns, 1 to 65535.
+    """
+
+    rows: int
+    cols: int
 
 
 class WriteEntry(TypedDict):

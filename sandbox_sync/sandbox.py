@@ -16,6 +16,7 @@ from sandbox_sync.errors import SandboxNotFoundException
 from sandbox_sync.filesystem import Filesystem
 from sandbox_sync.listing import Listing
 from sandbox_sync.models import ConnectionOptions, SandboxInfo, SandboxQuery
+from sandbox_sync.pty import Pty
 from sandbox_sync.transport.envd import EnvdConnection
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ class _Inside(NamedTuple):
     envd: EnvdConnection
     files: Filesystem
     commands: Commands
+    pty: Pty
 
     @classmethod
     def reached_with(cls, config: ConnectionConfig, access: lifecycle.Access) -> Self:
         """Make it."""
         envd = EnvdConnection(config, access.sandbox_id, access.domain, access.token)
-        return cls(envd, Filesystem(envd), Commands(envd))
+        commands = Commands(envd)
+        return cls(envd, Filesystem(envd), commands, Pty(envd, commands))
 
 
 class Sandbox:
@@ -72,6 +75,11 @@ class Sandbox:
     def commands(self) -> Commands:
         """The commands in the sandbox."""
         return self._open().commands
+
+    @property
+    def pty(self) -> Pty:
+        """The terminals in the sandbox."""
+        return self._open().pty
 
     @classmethod
     def create(

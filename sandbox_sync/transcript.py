@@ -6,7 +6,6 @@ One thread writes it by following the command's stream; any number of threads re
 from __future__ import annotations
 
 import codecs
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -213,7 +212,7 @@ class Transcript(Progress):
                     yield from decoder.finish()
                     return
         finally:
-            if os.getpid() == self._owner:  # not when a copy in a forked child is collected
+            if not self.is_inherited:  # as it may be when a copy in a forked child is collected
                 with self._changed:
                     self._iterations.discard(iteration)
                     self._changed.notify_all()

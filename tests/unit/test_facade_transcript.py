@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -14,6 +15,7 @@ from sandbox_sync_rpc import process_pb2 as pb
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import CommandTimeoutException, ConnectionException, SandboxException
 from sandbox_sync.transcript import Decoder, Piece, Transcript
+from sandbox_sync.transport.log import CallLog
 from sandbox_sync.transport.streams import RpcStream
 
 FOREVER = Deadline(None)
@@ -36,7 +38,8 @@ class Played:
 
 
 def stream(messages: Iterable[pb.StartResponse]) -> RpcStream[pb.StartResponse]:
-    return RpcStream(Played(messages), [], lambda failure: SandboxException(str(failure)))
+    log = CallLog(logging.getLogger(__name__), "POST", "/process.Process/Start", None)
+    return RpcStream(Played(messages), [], lambda failure: SandboxException(str(failure)), log)
 
 
 def event(**fields: Any) -> pb.StartResponse:

@@ -1,0 +1,255 @@
+"""Terminals in a sandbox: `sandbox.pty`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sandbox_sync_rpc import process_pb2
+
+from sandbox_sync._arguments import message, path_text
+from sandbox_sync.deadline import seconds
+from sandbox_sync.errors import InvalidArgumentException, NotFoundException
+from sandbox_sync.handles import RETAINED_BYTES, WINDOW_BYTES, CommandHandle, deliver_to
+from sandbox_sync.input import selector, send_input, stream_input
+from sandbox_sync.models import PtySize
+from sandbox_sync.transcript import Transcript
+
+if TYPE_CHECKING:
+    from sandbox_sync.commands import Commands
+    from sandbox_sync.transport.envd import EnvdConnection
+
+_ENVIRONMENT = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+_END_OF_INPUT = b"\x04"  # what Ctrl-D sends: a terminal cannot be closed from one side
+_MOST = 0xFFFF  # the kernel keeps 16 bits of each dimension
+
+
+class PtyHandle(CommandHandle):
+    """A terminal: what `pty.create()` and `pty.connect()` return.
+
+    It is a `CommandHandle` of a shell. Its output is `pty_bytes`, and the third of each piece when iterating.
+    """
+
+    _controls: Pty
+
+    def resize(self, size: PtySize, request_timeout: float | None = None) -> None:
+        """Tell the terminal that its window has another size now; see `Pty.resize`.
+
+        Args:
+            size: The new size.
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            NotFoundException: The shell has ended.
+            SandboxException: The request failed.
+        """
+        self._controls.resize(self.pid, size, request_timeout)
+
+    def close_stdin(self, request_timeout: float | None = None) -> None:
+        """Send what Ctrl-D sends: a shell or program that reads from an empty line takes it as the end.
+
+        Args:
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            NotFoundException: The shell has ended.
+            SandboxException: The request failed.
+        """
+        super().close_stdin(request_timeout)
+
+
+class Pty:
+    """Terminals (pseudo-terminals) in a sandbox, for programs that talk to people. Used as `sandbox.pty`."""
+
+    def __init__(self, envd: EnvdConnection, commands: Commands) -> None:
+        self._envd = envd
+        self._commands = commands
+
+    def create(
+        self,
+        size: PtySize,
+        on_data: Callable[[bytes], Any] | None = None,
+        user: str | None = None,
+        cwd: str | None = None,
+        envs: Mapping[str, str] | None = None,
+        timeout: float | None = 60,
+        request_timeout: float | None = None,
+        *,
+        check: bool = True,
+        retain_output: bool = True,
+    ) -> PtyHandle:
+        """Start a terminal with a login shell (bash) in it.
+
+        Args:
+            size: Size of the terminal in characters.
+            on_data: Called with what the terminal shows as it arrives, in a thread of the handle's that has
+                the caller's context variables.
+            user: User to run the shell as; the template's default user when left out.
+            cwd: Directory to start it in; the user's home when left out.
+            envs: Environment variables of the shell, beside the sandbox's own. TERM is "xterm-256color", and
+                LANG and LC_ALL are "C.UTF-8", unless they are given here.
+            timeout: Seconds after which the handle stops following the terminal, which runs on; 0 or None for
+                no limit.
+            request_timeout: Timeout for starting the shell in seconds.
+            check: Have the handle's `wait()` raise for an exit code other than 0.
+            retain_output: Keep the newest 64 MiB of the output; else the newest 1 MiB.
+
+        Returns:
+            The handle of the terminal.
+
+        Raises:
+            InvalidArgumentException: The directory does not exist, or an argument cannot be sent.
+            AuthenticationException: The sandbox has no such user.
+            TimeoutException: `request_timeout` was up.
+            SandboxException: The sandbox is gone, or the connection broke.
+        """
+        config = message(
+            process_pb2.ProcessConfig,
+            cmd="/bin/bash",
+            args=["-i", "-l"],
+            envs={**_ENVIRONMENT, **(envs or {})},
+            cwd=path_text(cwd) if cwd else None,
+        )
+        request = message(process_pb2.StartRequest, process=config, pty=_pty(size))
+        deadline = self._envd.config.deadline(request_timeout)
+        stream = self._envd.stream(
+            self._envd.process.Start,
+            request,
+            user=user,
+            timeout=seconds(timeout, "timeout"),
+            tell_server=False,
+            request_timeout=request_timeout,
+        )
+        deliver = deliver_to(None, None, on_data)
+        limit = RETAINED_BYTES if retain_output else WINDOW_BYTES
+        transcript = Transcript(limit, to_iterate=not retain_output and deliver is None)
+        return PtyHandle.of_new_command(self, stream, transcript, deliver, deadline, check=check, stdin=True)
+
+    def connect(
+        self,
+        pid: int,
+        on_data: Callable[[bytes], Any] | None = None,
+        timeout: float | None = 60,
+        request_timeout: float | None = None,
+        *,
+        check: bool = True,
+        retain_output: bool = True,
+    ) -> PtyHandle:
+        """Follow a terminal that runs. What it showed before is not repeated.
+
+        Args:
+            pid: Process id of the terminal, as in `commands.list()`.
+            on_data: As for `create`.
+            timeout: As for `create`.
+            request_timeout: Timeout for connecting in seconds.
+            check: As for `create`.
+            retain_output: As for `create`.
+
+        Returns:
+            The handle of the terminal.
+
+        Raises:
+            NotFoundException: No terminal of that id runs.
+            SandboxException: The sandbox is gone, or the connection broke.
+        """
+        stream = self._envd.stream(
+            self._envd.process.Connect,
+            message(process_pb2.ConnectRequest, process=selector(pid)),
+            timeout=seconds(timeout, "timeout"),
+            tell_server=False,
+            request_timeout=request_timeout,
+            not_found=NotFoundException,
+        )
+        deliver = deliver_to(None, None, on_data)
+        limit = RETAINED_BYTES if retain_output else WINDOW_BYTES
+        transcript = Transcript(limit, pid, to_iterate=not retain_output and deliver is None)
+        return PtyHandle(self, stream, transcript, deliver, check=check, owner=False, stdin=True)
+
+    def send_stdin(self, pid: int, data: str | bytes, request_timeout: float | None = None) -> None:
+        r"""Type into a terminal.
+
+        Args:
+            pid: Process id of the terminal.
+            data: What to type; text as UTF-8. Enter is "\n" or "\r", Ctrl-C is "\x03", Ctrl-D is "\x04".
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            NotFoundException: No terminal of that id runs.
+            SandboxException: It is no terminal, or the request failed.
+        """
+        send_input(self._envd, pid, "pty", data, request_timeout)
+
+    def stream_input(self, pid: int, data: Iterable[str | bytes], *, timeout: float | None = 60) -> None:
+        """Type into a terminal what an iterable yields, as it yields it, in one call.
+
+        Args:
+            pid: Process id of the terminal.
+            data: Yields what to type.
+            timeout: Seconds that all of it may take; 0 or None for no limit.
+
+        Raises:
+            InvalidArgumentException: The data is no iterable, or a single piece.
+            NotFoundException: No terminal of that id runs.
+            CommandTimeoutException: `timeout` was up.
+            SandboxException: It is no terminal, or the call failed.
+            Exception: What the iterable raised.
+        """
+        stream_input(self._envd, pid, "pty", data, timeout)
+
+    def close_stdin(self, pid: int, request_timeout: float | None = None) -> None:
+        """Send what Ctrl-D sends: a shell or program that reads from an empty line takes it as the end.
+
+        Args:
+            pid: Process id of the terminal.
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            NotFoundException: No terminal of that id runs.
+            SandboxException: It is no terminal, or the request failed.
+        """
+        self.send_stdin(pid, _END_OF_INPUT, request_timeout)
+
+    def resize(self, pid: int, size: PtySize, request_timeout: float | None = None) -> None:
+        """Tell a terminal that its window has another size now; the programs in it are signalled.
+
+        Args:
+            pid: Process id of the terminal.
+            size: The new size.
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            InvalidArgumentException: That can be no size.
+            NotFoundException: No terminal of that id runs.
+            SandboxException: It is no terminal, or the request failed.
+        """
+        request = message(process_pb2.UpdateRequest, process=selector(pid), pty=_pty(size))
+        self._envd.unary(self._envd.process.Update, request, request_timeout=request_timeout)
+
+    def kill(self, pid: int, request_timeout: float | None = None) -> bool:
+        """Kill a terminal's shell with SIGKILL.
+
+        Args:
+            pid: Process id of the terminal.
+            request_timeout: Timeout for the request in seconds.
+
+        Returns:
+            True if it was killed, False if no terminal of that id runs.
+
+        Raises:
+            SandboxException: The request failed.
+        """
+        return self._commands.kill(pid, request_timeout)
+
+    @property
+    def sandbox_id(self) -> str:
+        """Id of the sandbox."""
+        return self._envd.sandbox_id
+
+
+def _pty(size: PtySize) -> process_pb2.PTY:
+    for name, count in (("rows", size.rows), ("cols", size.cols)):
+        if not isinstance(count, int) or not 0 < count <= _MOST:
+            raise InvalidArgumentException(
+                f"{name} of a terminal has to be between 1 and {_MOST}; got {count!r}"
+            )
+    return process_pb2.PTY(size=process_pb2.PTY.Size(cols=size.cols, rows=size.rows))
