@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, cast
+from urllib.parse import quote
 from uuid import uuid4
 
 from urllib3.response import BaseHTTPResponse
 
-from sandbox_sync.errors import InvalidArgumentException, SandboxException
+from sandbox_sync.errors import InvalidArgumentException, SandboxException, TimeoutException
 from sandbox_sync.models import WriteData
 from sandbox_sync.transport.connections import NETWORK_ERRORS
 from sandbox_sync.transport.failures import Failure
@@ -20,6 +22,15 @@ from sandbox_sync.transport.sockets import TimeLimit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_METADATA = "x-metadata-"
+_XATTR = "user.e2b."  # what servers put before a key where they record it
+_MOST_METADATA = 4096
+_METADATA_KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,246}")
+_METADATA_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+
+# File names that servers read in different ways, or not at all, between quotation marks in a header.
+_UNQUOTABLE = re.compile(r"[\x00-\x1f\x7f]|%(?:22|0[0-9A-Fa-f]|1[0-9A-Fa-f])")
 
 
 @dataclass(frozen=True)
@@ -71,10 +82,7 @@ def octets(data: WriteData) -> Payload:
     """
     kind = {"content-type": "application/octet-stream"}
     if isinstance(data, str):
-        data = data.encode()
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        view = memoryview(data).cast("B")
-        return Payload(lambda: _slices(view), len(view), True, True, kind)
+        data = _as_bytes(data)
     if hasattr(data, "read"):
         file = cast("IO[bytes] | IO[str]", data)
         start, length = _extent(file)
@@ -85,8 +93,11 @@ def octets(data: WriteData) -> Payload:
             return iter(lambda: _as_bytes(file.read(BLOCK)), b"")
 
         return Payload(read_from_start, length, start is not None, False, kind)
-    if isinstance(data, Iterable):
-        pieces = data
+    view = _view_of(data)
+    if view is not None:
+        return Payload(lambda: _slices(view), len(view), True, True, kind)
+    if isinstance(data, Iterable) and not isinstance(data, Mapping):
+        pieces = cast("Iterable[bytes | str]", data)
         return Payload(lambda: (_as_bytes(piece) for piece in pieces), None, False, False, kind)
     raise InvalidArgumentException(
         f"file content has to be str, bytes, a file or an iterable of bytes; got {type(data).__name__}"
@@ -98,9 +109,6 @@ def multipart(files: Sequence[tuple[str, Payload]]) -> Payload:
 
     Args:
         files: File names, which may hold directories, and contents.
-
-    Raises:
-        InvalidArgumentException: A file name cannot be written in a header.
     """
     boundary = uuid4().hex
     heads = [_part_head(boundary, name) for name, _ in files]
@@ -139,12 +147,41 @@ def gzipped(payload: Payload) -> Payload:
     return replace(payload, blocks=blocks, length=None, kind={**payload.kind, "content-encoding": "gzip"})
 
 
+def described(payload: Payload, metadata: Mapping[str, str] | None) -> Payload:
+    """The same body, with what is to be recorded beside the contents of its files.
+
+    Raises:
+        InvalidArgumentException: A key or value is not text that can be recorded, or they are too long.
+    """
+    headers: dict[str, str] = {}
+    for key, value in (metadata or {}).items():
+        if not (isinstance(key, str) and _METADATA_KEY.fullmatch(key)):
+            raise InvalidArgumentException(
+                f"a metadata key has to be up to 246 letters, digits and !#$%&'*+-.^_`|~; got {key!r}"
+            )
+        if not (isinstance(value, str) and _METADATA_VALUE.fullmatch(value)):
+            raise InvalidArgumentException(
+                f"a metadata value has to be printable ASCII, without spaces around it: {key!r} is {value!r}"
+            )
+        if headers.setdefault(_METADATA + key.lower(), value) is not value:
+            raise InvalidArgumentException(f"metadata keys are kept in lower case, so {key!r} is there twice")
+    size = sum(len(_XATTR + name) - len(_METADATA) + len(value) for name, value in headers.items())
+    if size > _MOST_METADATA:
+        raise InvalidArgumentException(
+            f"metadata is too long: {size} bytes of keys and values, with {len(_XATTR)} for each pair; "
+            f"{_MOST_METADATA} are allowed"
+        )
+    return replace(payload, kind={**payload.kind, **headers})
+
+
 class Download:
     """A file on its way here, to be read whole or in blocks by iterating. Dropping it ends the transfer.
 
+    Once it has failed, it fails in the same way for who reads on: what was cut short must not seem to end.
+
     Args:
         response: The answer, of a status of success.
-        whole: What bounds reading it whole.
+        whole: What bounds reading it whole, beside the silence that `block` allows.
         block: What bounds waiting for one of its blocks.
         explain: Makes an error of a failure.
 
@@ -160,10 +197,12 @@ class Download:
         explain: Callable[[Failure], SandboxException],
     ) -> None:
         self.headers: Mapping[str, str] = response.headers
-        self._response = response
-        self._whole = whole
+        self._link = link_of(response)
+        self._whole = block if whole is None else TimeLimit(whole.deadline, block.silence if block else None)
         self._explain = explain
-        self._blocks = _received(response, block, explain)
+        self._blocks = _received(response)
+        self._error: Exception | None = None
+        self._bound_by(block)
 
     def read(self) -> bytearray:
         """All of it.
@@ -171,8 +210,9 @@ class Download:
         Raises:
             SandboxException: It did not come whole, or not in time.
         """
+        self._bound_by(self._whole)
         content = bytearray()  # grows in place, where joining blocks would take twice the memory
-        for block in _received(self._response, self._whole, self._explain):
+        for block in self:
             content += block
         return content
 
@@ -184,13 +224,31 @@ class Download:
 
         Raises:
             SandboxException: The transfer broke or stalled.
+            ValueError: It has been closed.
         """
-        return next(self._blocks)
+        if self._error is None:
+            try:
+                return next(self._blocks)
+            except StopIteration:
+                if self._error is None:  # another thread may just have closed it
+                    raise
+            except Failure as failure:
+                self._fail(failure)
+            except NETWORK_ERRORS as error:
+                self._fail(failure_of(error, self._limit))
+            except BaseException:
+                self._error = SandboxException("reading the file was interrupted; read it anew")
+                raise
+        raise self._error or ValueError("the file was closed")
 
     def close(self) -> None:
-        """End the transfer; harmless when it has ended."""
-        self._blocks.close()
-        self._response.close()
+        """End the transfer, from any thread; harmless when it has ended."""
+        ended, self._error = self._error, self._error or ValueError("the file has been closed")
+        try:
+            self._blocks.close()
+        except ValueError:  # another thread waits in it, and is woken up
+            if ended is None and self._link is not None:
+                self._link.interrupt()
 
     def __enter__(self) -> Self:
         return self
@@ -198,23 +256,55 @@ class Download:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _bound_by(self, limit: TimeLimit | None) -> None:
+        self._limit = limit
+        if self._link is not None:
+            self._link.settimeout(limit)
 
-def _received(
-    response: BaseHTTPResponse, limit: TimeLimit | None, explain: Callable[[Failure], SandboxException]
-) -> Generator[bytes, None, None]:
-    link = link_of(response)
-    if link is not None:
-        link.settimeout(limit)
+    def _fail(self, failure: Failure) -> None:
+        if self._error is not None:
+            failure = Failure("it was closed while it was being read", reason="cancelled")
+        self._error = error = self._explain(failure)
+        if failure.reason == "silence" and isinstance(error, TimeoutException) and self._limit is not None:
+            error.limit = self._limit.silence
+
+
+def _received(response: BaseHTTPResponse) -> Generator[bytes, None, None]:
+    """The content of an answer, none of it empty; raises `Failure` and `NETWORK_ERRORS`."""
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
     try:
         require_length(response)
-        yield from response.stream(BLOCK, decode_content=True)
+        # Unpacked here and not by urllib3, which takes the beginning of packed content for all of it, and
+        # unpacks a block at once however large it gets.
+        blocks = response.stream(BLOCK, decode_content=False)
+        if coding == "gzip":
+            yield from _unpacked(blocks)
+        elif coding in ("identity", ""):
+            yield from blocks
+        else:
+            raise Failure(f"the file came in the coding {coding!r}, which was not asked for", reason="broken")
         response.release_conn()
-    except Failure as failure:
-        raise explain(failure) from None
-    except NETWORK_ERRORS as error:
-        raise explain(failure_of(error, limit)) from None
     finally:
         response.close()
+
+
+def _unpacked(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj(wbits=31)
+    begun = False
+    for packed in blocks:
+        begun = True
+        while packed:
+            if unpacker.eof:
+                unpacker = zlib.decompressobj(wbits=31)
+            try:
+                data = unpacker.decompress(packed, BLOCK)
+            except zlib.error as error:
+                raise Failure(f"the compressed file is damaged: {error}", reason="broken") from None
+            if data:
+                yield data
+            packed = unpacker.unconsumed_tail or unpacker.unused_data
+    if begun and not unpacker.eof:
+        raise Failure("the compressed file ends before its end", reason="broken")
 
 
 def _slices(view: memoryview) -> Iterator[bytes]:
@@ -226,27 +316,47 @@ def _extent(file: IO[bytes] | IO[str]) -> tuple[int | None, int | None]:
     """Where a file stands, and how many bytes follow; None for what cannot be known."""
     try:
         start = file.tell()
-        end = file.seek(0, io.SEEK_END)
+        file.seek(0, io.SEEK_END)
+        end = file.tell()
         file.seek(start)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return None, None
-    # Positions in text files are no numbers of bytes.
-    return start, None if isinstance(file, io.TextIOBase) else max(0, end - start)
+    # Positions in text files are no numbers of bytes, and devices say that they are empty.
+    return start, None if isinstance(file, io.TextIOBase) or end <= start else end - start
 
 
-def _as_bytes(piece: bytes | str) -> bytes:
-    return piece.encode() if isinstance(piece, str) else piece
+def _view_of(data: object) -> memoryview | None:
+    """The bytes of what is made of bytes, without a copy if they lie side by side."""
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
+def _as_bytes(piece: object) -> bytes:
+    if isinstance(piece, bytes):
+        return piece
+    if isinstance(piece, str):
+        try:
+            return piece.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentException(f"file content is not Unicode text: {error}") from None
+    view = _view_of(piece)
+    if view is None:
+        raise InvalidArgumentException(f"file content has to be bytes or str; got {type(piece).__name__}")
+    return view  # type: ignore[return-value]  # as good as bytes to a socket
 
 
 def _part_head(boundary: str, name: str) -> bytes:
-    if any(character in name for character in "\r\n\0"):
-        raise InvalidArgumentException(
-            f"a file name with line breaks cannot be uploaded with others: {name!r}"
-        )
-    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    if _UNQUOTABLE.search(name):
+        named = f"filename*=utf-8''{quote(name, safe='')}"
+    else:
+        escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+        named = f'filename="{escaped}"'
     lines = [
         f"--{boundary}",
-        f'content-disposition: form-data; name="file"; filename="{quoted}"',
+        f'content-disposition: form-data; name="file"; {named}',
         "content-type: application/octet-stream",
     ]
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
