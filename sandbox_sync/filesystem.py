@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import timezone
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from sandbox_sync_rpc import filesystem_pb2
 
 from sandbox_sync._arguments import contract, message, path_text
+from sandbox_sync.deadline import seconds
+from sandbox_sync.entries import entry_info
 from sandbox_sync.errors import FileNotFoundException, InvalidArgumentException, SandboxException
-from sandbox_sync.models import EntryInfo, FileType, WriteData, WriteEntry, WriteInfo
-from sandbox_sync.transport.files import Download, Payload, multipart, octets
+from sandbox_sync.file_stream import FileStream
+from sandbox_sync.models import EntryInfo, FilesystemEvent, FileType, WriteData, WriteEntry, WriteInfo
+from sandbox_sync.transport.envd import IDLE_TIMEOUT
+from sandbox_sync.transport.files import Payload, described, gzipped, multipart, octets
+from sandbox_sync.watch import WatchHandle
 
 if TYPE_CHECKING:
     import builtins
 
     from sandbox_sync_rest.models.entry_info import EntryInfo as WrittenFile
     from sandbox_sync_rpc.channel import UnaryUnary
-    from typing_extensions import Self
 
     from sandbox_sync.transport.envd import EnvdConnection
 
@@ -28,71 +30,6 @@ if TYPE_CHECKING:
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
-
-_TYPES = {
-    filesystem_pb2.FILE_TYPE_FILE: FileType.FILE,
-    filesystem_pb2.FILE_TYPE_DIRECTORY: FileType.DIR,
-    filesystem_pb2.FILE_TYPE_SYMLINK: FileType.SYMLINK,
-}
-
-
-class FileStream:
-    """A file's contents as they arrive: an iterator of chunks, and a file object to read from.
-
-    Close it, or use it in a `with` block; at the end of the file it closes by itself.
-    """
-
-    def __init__(self, body: Download) -> None:
-        self._body = body
-        self._chunks = iter(body)
-        self._rest = b""
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        """The next chunk.
-
-        Raises:
-            SandboxException: The connection broke, or nothing came for a minute.
-        """
-        if self._rest:
-            chunk, self._rest = self._rest, b""
-            return chunk
-        return next(self._chunks)
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Read.
-
-        Args:
-            size: Bytes to read at most; everything when negative or None. Fewer are no sign of the end, but
-                none are.
-
-        Raises:
-            SandboxException: The connection broke, or nothing came for a minute.
-        """
-        if size is None or size < 0:
-            return b"".join(self)
-        if not self._rest and size:
-            self._rest = next(self._chunks, b"")
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
-
-    def readable(self) -> bool:
-        """Whether it can be read from: always."""
-        return True
-
-    def close(self) -> None:
-        """Give up what was not read."""
-        self._body.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Filesystem:
@@ -112,6 +49,9 @@ class Filesystem:
         format: Literal["text"] = "text",
         user: str | None = None,
         request_timeout: float | None = None,
+        *,
+        gzip: bool = False,
+        stream_idle_timeout: float | None = None,
     ) -> str: ...
     @overload
     def read(
@@ -120,6 +60,9 @@ class Filesystem:
         format: Literal["bytes"],
         user: str | None = None,
         request_timeout: float | None = None,
+        *,
+        gzip: bool = False,
+        stream_idle_timeout: float | None = None,
     ) -> bytearray: ...
     @overload
     def read(
@@ -128,6 +71,9 @@ class Filesystem:
         format: Literal["stream"],
         user: str | None = None,
         request_timeout: float | None = None,
+        *,
+        gzip: bool = False,
+        stream_idle_timeout: float | None = None,
     ) -> FileStream: ...
     def read(
         self,
@@ -135,8 +81,11 @@ class Filesystem:
         format: Literal["text", "bytes", "stream"] = "text",
         user: str | None = None,
         request_timeout: float | None = None,
+        *,
+        gzip: bool = False,
+        stream_idle_timeout: float | None = None,
     ) -> str | bytearray | FileStream:
-        """Read a file.
+        """Read a file: all of it, or an error. What was cut on its way here is never taken for the whole.
 
         Args:
             path: Path of the file.
@@ -144,19 +93,27 @@ class Filesystem:
                 a `FileStream`, which holds no more than a chunk at a time.
             user: User whose home directory counts.
             request_timeout: Timeout for the request in seconds; of a stream, for its beginning.
+            gzip: Have it compressed on its way.
+            stream_idle_timeout: Seconds for which nothing may arrive, whatever the format; 60 when left out,
+                0 for any time. A slow transfer that moves goes on.
 
         Raises:
             FileNotFoundException: There is no such file.
             InvalidArgumentException: The path is a directory, or cannot be a path.
             AuthenticationException: The sandbox has no such user.
+            RequestTimeoutException: It took longer than `request_timeout`.
+            SandboxUnreachableException: Nothing came for `stream_idle_timeout`.
+            ConnectionException: The connection broke before all of it was here.
             SandboxException: The request failed.
         """
         from sandbox_sync_rest.api.envd import get_files
 
         if format not in ("text", "bytes", "stream"):
             raise InvalidArgumentException(f'format has to be "text", "bytes" or "stream"; got {format!r}')
+        idle = IDLE_TIMEOUT if stream_idle_timeout is None else stream_idle_timeout
+        seconds(idle, "stream_idle_timeout")  # before anything is sent
         request = get_files.build(path=path_text(path), username=user)
-        body = self._envd.download(request, request_timeout=request_timeout)
+        body = self._envd.download(request, gzip=gzip, request_timeout=request_timeout, idle_timeout=idle)
         if format == "stream":
             return FileStream(body)
         with body:
@@ -170,6 +127,9 @@ class Filesystem:
         data: WriteData,
         user: str | None = None,
         request_timeout: float | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        gzip: bool = False,
     ) -> WriteInfo: ...
     @overload
     def write(
@@ -177,11 +137,16 @@ class Filesystem:
         files: Sequence[WriteEntry],
         user: str | None = None,
         request_timeout: float | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        gzip: bool = False,
     ) -> builtins.list[WriteInfo]: ...
     def write(self, *arguments: Any, **options: Any) -> WriteInfo | builtins.list[WriteInfo]:
         """Write one file, `write(path, data)`, or several, `write(files)`, which is `write_files`.
 
         Files that exist are replaced, and missing directories are made. What is made belongs to the user.
+        An upload that is cut on its way raises, and is made again as a whole if its data can be read again;
+        otherwise the file may be there as far as it came.
 
         Args:
             path: Path of the file.
@@ -189,16 +154,24 @@ class Filesystem:
                 bytes. The last two are never in memory as a whole.
             files: Files to write: dicts of `path` and `data`.
             user: User whose home directory counts and who owns what is made.
-            request_timeout: Timeout for the request in seconds.
+            request_timeout: Timeout for the request in seconds. When left out there is none for file objects
+                and iterables: their upload may take long, as long as it never stands still for a minute.
+            metadata: What to record beside the contents, in place of what was recorded before. Keys, which
+                are kept in lower case, are letters, digits and !#$%&'*+-.^_`|~, 246 at most; values printable
+                ASCII; all of it no more than 4096 bytes, with 9 for each pair.
+            gzip: Compress on the way.
 
         Returns:
             What was written; a list for several files.
 
         Raises:
-            InvalidArgumentException: The path is a directory, or cannot be a path; or the data cannot be
-                written.
+            InvalidArgumentException: The path is a directory, or cannot be a path; or the data or metadata
+                cannot be written.
             AuthenticationException: The sandbox has no such user.
             NotEnoughSpaceException: The sandbox's disk is full.
+            RequestTimeoutException: It took longer than `request_timeout`.
+            SandboxUnreachableException: Nothing moved for a minute.
+            ConnectionException: The connection broke.
             SandboxException: The request failed.
         """
         several = "files" in options or (arguments and isinstance(arguments[0], (list, tuple)))
@@ -209,13 +182,18 @@ class Filesystem:
         files: Sequence[WriteEntry],
         user: str | None = None,
         request_timeout: float | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        gzip: bool = False,
     ) -> builtins.list[WriteInfo]:
         """Write several files in one request. When one cannot be written, those before it stay.
 
         Args:
-            files: Files to write: dicts of `path` and `data`, as for `write`.
+            files: Files to write: dicts of `path` and `data`, as for `write`. For none, no request is made.
             user: User whose home directory counts and who owns what is made.
-            request_timeout: Timeout for the request in seconds.
+            request_timeout: Timeout for the request in seconds, as for `write`.
+            metadata: What to record beside the contents of each, as for `write`.
+            gzip: Compress on the way.
 
         Raises:
             SandboxException: As for `write`.
@@ -224,14 +202,23 @@ class Filesystem:
             parts = [(path_text(file["path"]), octets(file["data"])) for file in files]
         except (KeyError, TypeError) as error:
             raise InvalidArgumentException("files has to be a list of dicts of path and data") from error
-        return self._upload(parts, None, user, request_timeout) if parts else []
+        return self._upload(parts, None, user, request_timeout, metadata, gzip) if parts else []
 
     def _write_file(
-        self, path: Path, data: WriteData, user: str | None = None, request_timeout: float | None = None
+        self,
+        path: Path,
+        data: WriteData,
+        user: str | None = None,
+        request_timeout: float | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        gzip: bool = False,
     ) -> WriteInfo:
         target = path_text(path)
-        (written,) = self._upload([("file", octets(data))], target, user, request_timeout)
+        (written,) = self._upload([("file", octets(data))], target, user, request_timeout, metadata, gzip)
         return written
+
+    write.__dict__["__wrapped__"] = _write_file  # what help() shows of it
 
     def _upload(
         self,
@@ -239,12 +226,17 @@ class Filesystem:
         path: str | None,
         user: str | None,
         request_timeout: float | None,
+        metadata: Mapping[str, str] | None,
+        gzip: bool,
     ) -> builtins.list[WriteInfo]:
         """Send files; `path` is where a single one goes, in place of its name."""
         from sandbox_sync_rest.api.envd import post_files
 
+        body = described(multipart(parts), metadata)
         request = post_files.build(path=path, username=user)
-        response = self._envd.upload(request, multipart(parts), request_timeout=request_timeout)
+        response = self._envd.upload(
+            request, gzipped(body) if gzip else body, request_timeout=request_timeout
+        )
         with contract():
             written = post_files.parse(response) or []
         if len(written) != len(parts):
@@ -252,7 +244,7 @@ class Filesystem:
         return [_write_info(file) for file in written]
 
     def exists(self, path: Path, user: str | None = None, request_timeout: float | None = None) -> bool:
-        """Whether there is a file, directory or link at a path.
+        """Whether there is a file, directory or link at a path; a link that leads nowhere is there, too.
 
         Args:
             path: The path.
@@ -266,6 +258,11 @@ class Filesystem:
             self.get_info(path, user, request_timeout)
         except FileNotFoundException:
             return False
+        except SandboxException as error:
+            # Servers have no code for a path that leads through a file.
+            if error.code == "internal" and "not a directory" in error.message.lower():
+                return False
+            raise
         return True
 
     def get_info(
@@ -283,7 +280,7 @@ class Filesystem:
             SandboxException: The request failed.
         """
         request = message(filesystem_pb2.StatRequest, path=path_text(path))
-        return _entry(self._unary(self._envd.filesystem.Stat, request, user, request_timeout).entry)
+        return entry_info(self._unary(self._envd.filesystem.Stat, request, user, request_timeout).entry)
 
     def remove(self, path: Path, user: str | None = None, request_timeout: float | None = None) -> None:
         """Remove a file, or a directory with all that is in it. A path with nothing at it is no error.
@@ -320,7 +317,7 @@ class Filesystem:
         request = message(
             filesystem_pb2.MoveRequest, source=path_text(old_path), destination=path_text(new_path)
         )
-        return _entry(self._unary(self._envd.filesystem.Move, request, user, request_timeout).entry)
+        return entry_info(self._unary(self._envd.filesystem.Move, request, user, request_timeout).entry)
 
     def make_dir(self, path: Path, user: str | None = None, request_timeout: float | None = None) -> bool:
         """Make a directory, and the missing ones above it.
@@ -366,11 +363,71 @@ class Filesystem:
             InvalidArgumentException: It is no directory, or `depth` is less than 1.
             SandboxException: The request failed.
         """
-        if depth is not None and depth < 1:
-            raise InvalidArgumentException(f"depth has to be 1 or more; got {depth}")
+        if depth is not None and (not isinstance(depth, int) or depth < 1):
+            raise InvalidArgumentException(f"depth has to be a number, 1 or more; got {depth!r}")
         request = message(filesystem_pb2.ListDirRequest, path=path_text(path), depth=depth or 1)
         answer = self._unary(self._envd.filesystem.ListDir, request, user, request_timeout)
-        return [_entry(entry) for entry in answer.entries]
+        return [entry_info(entry) for entry in answer.entries]
+
+    def watch_dir(
+        self,
+        path: Path,
+        on_event: Callable[[FilesystemEvent], Any] | None = None,
+        on_exit: Callable[[Exception | None], Any] | None = None,
+        user: str | None = None,
+        request_timeout: float | None = None,
+        timeout: float | None = 60,
+        recursive: bool = False,
+        *,
+        include_entry: bool = False,
+        allow_network_mounts: bool = False,
+    ) -> WatchHandle:
+        """Watch a directory from now on.
+
+        Args:
+            path: Path of the directory.
+            on_event: Called with each event, in their order, in a thread of the handle's that has the
+                caller's context variables. An error of it ends the watch. Without it, the handle keeps the
+                events for who asks.
+            on_exit: Called once when the watch ends, in the same thread: with None if it was stopped, else
+                with the error, be it the timeout, the connection's or that of `on_event`.
+            user: User whose home directory counts.
+            request_timeout: Timeout for starting to watch in seconds.
+            timeout: Seconds after which the watch ends; 0 or None for no limit.
+            recursive: Watch the directories below it, too, those that are made later included.
+            include_entry: Say in the events what the files are now, as far as they are still there.
+            allow_network_mounts: Watch a directory that is mounted from a network, too, where changes that
+                others make are not told.
+
+        Returns:
+            The handle, by which the watch is stopped.
+
+        Raises:
+            FileNotFoundException: There is nothing at the path.
+            InvalidArgumentException: It is no directory, or mounted from a network.
+            AuthenticationException: The sandbox has no such user.
+            SandboxException: The sandbox cannot watch any more directories, or the request failed.
+        """
+        request = message(
+            filesystem_pb2.WatchDirRequest,
+            path=path_text(path),
+            recursive=recursive,
+            include_entry=include_entry,
+            allow_network_mounts=allow_network_mounts,
+        )
+        stream = self._envd.stream(
+            self._envd.filesystem.WatchDir,
+            request,
+            user=user,
+            timeout=seconds(timeout, "timeout"),
+            request_timeout=request_timeout,
+            not_found=FileNotFoundException,
+        )
+        try:
+            return WatchHandle(stream, request.path, on_event, on_exit, self._envd.config.log)
+        except BaseException:
+            stream.cancel()
+            raise
 
     def _unary(
         self, call: UnaryUnary[Req, Res], request: Req, user: str | None, request_timeout: float | None
@@ -378,22 +435,6 @@ class Filesystem:
         return self._envd.unary(
             call, request, user=user, request_timeout=request_timeout, not_found=FileNotFoundException
         )
-
-
-def _entry(entry: filesystem_pb2.EntryInfo) -> EntryInfo:
-    return EntryInfo(
-        name=entry.name,
-        type=FileType.SYMLINK if entry.is_symlink else _TYPES.get(entry.type),
-        path=entry.path,
-        size=entry.size,
-        mode=entry.mode,
-        permissions=entry.permissions,
-        owner=entry.owner,
-        group=entry.group,
-        modified_time=entry.modified_time.ToDatetime(timezone.utc),
-        symlink_target=entry.symlink_target if entry.HasField("symlink_target") else None,
-        metadata=dict(entry.metadata) or None,
-    )
 
 
 def _write_info(file: WrittenFile) -> WriteInfo:
