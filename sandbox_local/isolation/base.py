@@ -51,7 +51,7 @@ class Command:
         argv: Program and arguments; the program is looked up in the PATH of `envs`.
         user: Name of the user that it runs as, with that user's group and supplementary groups.
         envs: Variables beside PATH, HOME, USER and LOGNAME, which the box sets from the user; these win.
-        cwd: Working directory: "" and "~" are the user's home, relative is under it.
+        cwd: Working directory: "" and "~" are the user's home, relative and "~/" is under it.
         stdin: Whether standard input is a pipe; otherwise it is /dev/null. Of no meaning with a terminal.
         pty: Columns and rows of the terminal that the process gets, or None for pipes.
     """

@@ -41,6 +41,7 @@ def test_the_working_directory_is_the_home_or_relative_to_it_or_absolute() -> No
             await run(box, "mkdir", "/home/user/sub")
             for cwd, seen in {
                 "": "/home/user",
+                "~//..": "/home",
                 "~": "/home/user",
                 "sub": "/home/user/sub",
                 "/tmp": "/tmp",

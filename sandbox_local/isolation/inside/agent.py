@@ -111,7 +111,8 @@ class Agent:
     ) -> None:
         who = users.find(user)
         env = {"PATH": spawn.PATH, "HOME": who.home, "USER": who.name, "LOGNAME": who.name, **envs}
-        directory = posixpath.join(who.home, "" if cwd == "~" else cwd)
+        at_home = cwd == "~" or cwd.startswith("~/")
+        directory = posixpath.join(who.home, cwd[1:].lstrip("/") if at_home else cwd)
         streams = self._devices.terminal(who, *pty) if pty else self._devices.pipes(who, stdin=stdin)
         tag = None
         try:
