@@ -6,10 +6,12 @@ import http.client
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssltransport import SSLTransport
 
 from sandbox_sync.transport.sockets import DeadlineSocket, dial
 
@@ -51,39 +53,48 @@ class _Lines:
         return getattr(self._file, name)
 
 
+class ProxyRefusedError(OSError):
+    """The proxy answered, and leads nowhere."""
+
+
 class Connection(HTTPConnection):
-    """A connection whose socket keeps to deadlines.
+    """A connection whose socket keeps to deadlines, also on its way through a proxy.
 
     Attributes:
         link: The socket, also after http.client has let go of it to read an answer to its end.
         idle_since: Reading of the monotonic clock when its last call ended.
+        has_connected_to_proxy: Whether errors are not the proxy's any more.
     """
 
     response_class = _WholeHead
     link: DeadlineSocket | None = None
     idle_since = 0.0
+    has_connected_to_proxy = False
+    _server: tuple[str, int | None, Mapping[str, str]] | None = None
+
+    def set_tunnel(
+        self,
+        host: str,
+        port: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        scheme: str = "http",
+    ) -> None:
+        """Note the server that the proxy is to lead to."""
+        super().set_tunnel(host, port, headers, scheme)
+        self._server = (host, port, headers or {})
 
     def connect(self) -> None:
         try:
-            if self.proxy is None:
-                self.sock = self.open()
-            else:
-                super().connect()
-                self._adopt()
+            self.sock = self.open()
         except NETWORK_ERRORS as error:
             raise urllib3_errors.NewConnectionError(self, str(error)) from error
-        if isinstance(self.sock, DeadlineSocket):  # not if a proxy, too, is reached over TLS
-            self.link = self.sock
-            self.link.own()
+        self.has_connected_to_proxy = self.proxy is not None
 
     def open(self) -> socket.socket:
-        return dial(self.host, self.port, self.timeout)
-
-    def _adopt(self) -> None:
-        """Put a socket of ours in the place of the one that led to the proxy."""
-        if isinstance(self.sock, socket.socket) and not isinstance(self.sock, DeadlineSocket):
-            self.sock = DeadlineSocket(fileno=self.sock.detach())
-        self.sock.settimeout(self.timeout)
+        """A socket that leads to the server, or to the proxy that is asked for each URL."""
+        self.link = dial(self.host, self.port, self.timeout)
+        self.link.own()
+        return self.link
 
     @property
     def is_connected(self) -> bool:
@@ -91,14 +102,48 @@ class Connection(HTTPConnection):
 
 
 class SecureConnection(Connection, HTTPSConnection):
-    """The same over TLS."""
+    """The same over TLS, to the server or to a proxy."""
 
     def open(self) -> socket.socket:
-        plain = super().open()
+        sock = super().open()
         try:
-            secure = cast("ssl.SSLContext", self.ssl_context).wrap_socket(plain, server_hostname=self.host)
+            name = self.host
+            if self._server is not None:
+                if self.proxy is not None and self.proxy.scheme == "https":
+                    sock = self._encrypt(sock, name)
+                name = self._server[0]
+                _ask_for_way(sock, *self._server)
+                self.has_connected_to_proxy = True
+            sock = self._encrypt(sock, name)
         except BaseException:
-            plain.close()
+            sock.close()
             raise
         self.is_verified = True  # the context checks the certificate and the name in it
-        return secure
+        return sock
+
+    def _encrypt(self, sock: socket.socket, name: str) -> socket.socket:
+        context = cast("ssl.SSLContext", self.ssl_context)
+        if isinstance(sock, ssl.SSLSocket):  # inside of the encryption that leads to a proxy
+            return cast("socket.socket", SSLTransport(sock, context, name))
+        self.link = cast("DeadlineSocket", context.wrap_socket(sock, server_hostname=name))
+        self.link.own()
+        return self.link
+
+
+def _ask_for_way(sock: socket.socket, host: str, port: int | None, headers: Mapping[str, str]) -> None:
+    """Have a proxy connect what is sent from now on to a server.
+
+    Raises:
+        ProxyRefusedError: It does not do so.
+    """
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1"))
+    answer = _WholeHead(sock, method="CONNECT")
+    try:
+        answer.begin()
+        if not 200 <= answer.status < 300:
+            raise ProxyRefusedError(f"{answer.status} {answer.reason}")
+    finally:
+        answer.close()

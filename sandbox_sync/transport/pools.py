@@ -13,15 +13,15 @@ from typing import Any, TypeAlias
 import urllib3
 from urllib3 import exceptions as urllib3_errors
 from urllib3.response import BaseHTTPResponse
-from urllib3.util import Timeout, make_headers, parse_url
+from urllib3.util import Timeout, parse_url
 
 from sandbox_sync._version import __version__
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport import connections
-from sandbox_sync.transport.connections import NETWORK_ERRORS
+from sandbox_sync.transport.connections import NETWORK_ERRORS, ProxyRefusedError
 from sandbox_sync.transport.failures import Failure, Reason
-from sandbox_sync.transport.proxies import proxy_for
+from sandbox_sync.transport.proxies import authorization, proxy_for
 from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit
 from sandbox_sync.transport.tls import ClientCert, ca_file, ssl_context
 
@@ -101,10 +101,12 @@ def _manager(proxy: str | None, trusted: str | None, client_cert: ClientCert) ->
         if proxy is None:
             manager = urllib3.PoolManager(**options)
         else:
-            credentials = parse_url(proxy).auth
-            headers = make_headers(proxy_basic_auth=credentials) if credentials else None
+            scheme, _, rest = proxy.partition("://")
             manager = urllib3.ProxyManager(
-                proxy, proxy_headers=headers, proxy_ssl_context=options.get("ssl_context"), **options
+                f"{scheme}://{rest.rpartition('@')[2]}",
+                proxy_headers=authorization(proxy),
+                proxy_ssl_context=options.get("ssl_context"),
+                **options,
             )
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         manager = _managers.setdefault(key, manager)
@@ -177,7 +179,8 @@ class Origin:
         manager = _manager(*self._settings)
         try:
             if self._proxy is not None and self._scheme == "http":
-                return manager.urlopen(method, f"{self._scheme}://{self._authority()}{target}", **options)
+                url = f"{self._scheme}://{self._authority()}{target}"
+                return _not_of_proxy(manager.urlopen(method, url, **options))
             pool = manager.connection_from_host(self._host, self._port, self._scheme)
             return pool.urlopen(method, target, assert_same_host=False, **options)
         except NETWORK_ERRORS as error:
@@ -209,6 +212,18 @@ class _Source:
         except Exception as error:
             self.error = error
             raise
+
+
+def _not_of_proxy(response: BaseHTTPResponse) -> BaseHTTPResponse:
+    """An answer, unless it is a proxy's own that it does not know the caller.
+
+    Raises:
+        Failure: It is.
+    """
+    if response.status != 407:
+        return response
+    response.close()
+    raise Failure(f"the proxy refused: {response.status} {response.reason}", reason="connect", sent=False)
 
 
 def link_of(response: BaseHTTPResponse) -> DeadlineSocket | None:
@@ -261,7 +276,9 @@ def failure_of(error: Exception, limit: TimeLimit | None) -> Failure:
     """
     words = ""
     if isinstance(error, urllib3_errors.ProxyError):
-        words, error = "the proxy cannot be reached: ", error.original_error
+        error = error.original_error
+        refused = isinstance(_root_of(error), ProxyRefusedError)
+        words = "the proxy refused: " if refused else "the proxy cannot be reached: "
     sent = not isinstance(error, urllib3_errors.NewConnectionError)
     root = _root_of(error)
     reason: Reason = "broken" if sent else "connect"

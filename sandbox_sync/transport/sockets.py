@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import threading
 import weakref
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from sandbox_sync.deadline import Deadline
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 # Seconds by which the kernel's timeout may be off before it is worth a system call to set it again.
 _SLACK = 0.02
+
+# More seconds than any program lives, and fewer than the system's calls can be given.
+_LONGEST = 1e9
 
 # Bytes that are read ahead while HTTP is parsed: a stream of small chunks costs one system call for so many.
 _READ_BUFFER = 64 * 1024
@@ -39,7 +44,8 @@ class TimeLimit(float):
 
     def __new__(cls, deadline: Deadline, silence: float | None = None) -> Self:
         # Never zero, which would mean "do not block" to a socket and be refused by urllib3.
-        limit = super().__new__(cls, max(deadline.sooner(silence).remaining() or 0.0, 0.001))
+        left = deadline.sooner(silence).remaining() or 0.0
+        limit = super().__new__(cls, min(max(left, 0.001), _LONGEST))
         limit.deadline = deadline
         limit.silence = silence
         return limit
@@ -48,8 +54,8 @@ class TimeLimit(float):
         """Seconds that an operation which begins now may take; None for any time."""
         remaining = self.deadline.remaining()
         if remaining is None or (self.silence is not None and self.silence < remaining):
-            return self.silence
-        return remaining
+            remaining = self.silence
+        return None if remaining is None else min(remaining, _LONGEST)
 
 
 def time_limit(deadline: Deadline, silence: float | None = None) -> TimeLimit | None:
@@ -89,6 +95,10 @@ class DeadlineSocket(socket.socket):
     def recv_into(self, buffer: Buffer, *options: Any, **named: Any) -> int:
         self._begin()
         return super().recv_into(buffer, *options, **named)
+
+    def recv(self, buflen: int = 1024, *options: Any, **named: Any) -> bytes:
+        self._begin()
+        return super().recv(buflen, *options, **named)
 
     def send(self, data: Buffer, *options: Any, **named: Any) -> int:
         self._begin()
@@ -132,7 +142,7 @@ def dial(host: str, port: int, timeout: float | None) -> DeadlineSocket:
     limit = _as_limit(timeout)
     name = "localhost" if host.endswith(".localhost") else host
     try:
-        addresses = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        addresses = _addresses(name, port, limit)
     except UnicodeError as error:
         raise socket.gaierror(socket.EAI_NONAME, f"not a host name: {host!r}") from error
     failure = OSError(f"no address for {host!r}")
@@ -153,6 +163,46 @@ def dial(host: str, port: int, timeout: float | None) -> DeadlineSocket:
             sock.settimeout(limit)
             return sock
     raise failure
+
+
+def _addresses(name: str, port: int, limit: TimeLimit | None) -> list[tuple[Any, ...]]:
+    """What getaddrinfo() says, for which a thread waits: it heeds neither deadlines nor Ctrl-C.
+
+    Raises:
+        TimeoutError: It did not say anything in time. The thread ends when the resolver gives up.
+    """
+    answer: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answer.append(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
+        except Exception as error:  # noqa: BLE001 - raised by who waits
+            answer.append(error)
+
+    if name == "localhost" or _is_address(name):
+        ask()  # takes no time
+    else:
+        thread = threading.Thread(target=ask, name="sandbox-sync-resolver", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            ask()  # the program is ending, or has as many threads as it may
+        else:
+            thread.join(None if limit is None else limit.left())
+    if not answer:
+        raise TimeoutError(f"the name {name!r} was not resolved in time")
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    found: list[tuple[Any, ...]] = answer[0]
+    return found
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 _owned: weakref.WeakSet[DeadlineSocket] = weakref.WeakSet()
