@@ -49,14 +49,25 @@ if TYPE_CHECKING:
     from sandbox_sync.models import PtyOutput as PtyOutput
     from sandbox_sync.models import PtySize as PtySize
     from sandbox_sync.models import SandboxInfo as SandboxInfo
+    from sandbox_sync.models import SandboxMetrics as SandboxMetrics
     from sandbox_sync.models import SandboxQuery as SandboxQuery
     from sandbox_sync.models import SandboxState as SandboxState
+    from sandbox_sync.models import SnapshotInfo as SnapshotInfo
     from sandbox_sync.models import Stderr as Stderr
     from sandbox_sync.models import Stdout as Stdout
     from sandbox_sync.models import Username as Username
     from sandbox_sync.models import WriteData as WriteData
     from sandbox_sync.models import WriteEntry as WriteEntry
     from sandbox_sync.models import WriteInfo as WriteInfo
+    from sandbox_sync.options import ApiParams as ApiParams
+    from sandbox_sync.options import SandboxEgressProxyOpts as SandboxEgressProxyOpts
+    from sandbox_sync.options import SandboxEgressProxyTLSOpts as SandboxEgressProxyTLSOpts
+    from sandbox_sync.options import SandboxLifecycle as SandboxLifecycle
+    from sandbox_sync.options import SandboxNetworkOpts as SandboxNetworkOpts
+    from sandbox_sync.options import SandboxNetworkRule as SandboxNetworkRule
+    from sandbox_sync.options import SandboxNetworkTransform as SandboxNetworkTransform
+    from sandbox_sync.options import SandboxNetworkUpdate as SandboxNetworkUpdate
+    from sandbox_sync.options import SandboxOnTimeout as SandboxOnTimeout
     from sandbox_sync.pty import Pty as Pty
     from sandbox_sync.pty import PtyHandle as PtyHandle
     from sandbox_sync.sandbox import Sandbox as Sandbox
@@ -104,14 +115,25 @@ _MODULES = {
     "PtyOutput": "models",
     "PtySize": "models",
     "SandboxInfo": "models",
+    "SandboxMetrics": "models",
     "SandboxQuery": "models",
     "SandboxState": "models",
+    "SnapshotInfo": "models",
     "Stderr": "models",
     "Stdout": "models",
     "Username": "models",
     "WriteData": "models",
     "WriteEntry": "models",
     "WriteInfo": "models",
+    "ApiParams": "options",
+    "SandboxEgressProxyOpts": "options",
+    "SandboxEgressProxyTLSOpts": "options",
+    "SandboxLifecycle": "options",
+    "SandboxNetworkOpts": "options",
+    "SandboxNetworkRule": "options",
+    "SandboxNetworkTransform": "options",
+    "SandboxNetworkUpdate": "options",
+    "SandboxOnTimeout": "options",
     "Pty": "pty",
     "PtyHandle": "pty",
     "Sandbox": "sandbox",

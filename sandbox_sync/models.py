@@ -83,13 +83,51 @@ class SandboxInfo:
     envd_version: str
     sandbox_domain: str | None = None
     allow_internet_access: bool | None = None
-    network: dict[str, Any] | None = None
+    network: dict[str, Any] | None = field(default=None, repr=False)  # may hold headers that are secret
     lifecycle: dict[str, Any] | None = None
     volume_mounts: list[dict[str, str]] = field(default_factory=list)
     envd_unresponsive_at_pause: bool | None = None
 
 
 ListedSandbox = SandboxInfo
+
+
+@dataclass(frozen=True)
+class SandboxMetrics:
+    """What a sandbox used at one time.
+
+    Attributes:
+        cpu_count: Number of its CPUs.
+        cpu_used_pct: Their use, in percent.
+        disk_total: Size of its disk in bytes.
+        disk_used: Bytes of it that are in use.
+        mem_total: Its memory in bytes.
+        mem_used: Bytes of it that are in use.
+        mem_cache: Bytes of it that are used for caches.
+        timestamp: When this was measured.
+    """
+
+    cpu_count: int
+    cpu_used_pct: float
+    disk_total: int
+    disk_used: int
+    mem_total: int
+    mem_used: int
+    mem_cache: int
+    timestamp: datetime
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """What was saved of a sandbox while it ran.
+
+    Attributes:
+        snapshot_id: Its id, which `Sandbox.create()` takes for a template.
+        names: Its names.
+    """
+
+    snapshot_id: str
+    names: list[str]
 
 
 @dataclass(frozen=True)
