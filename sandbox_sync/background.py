@@ -9,10 +9,11 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from sandbox_sync.deadline import Deadline
-from sandbox_sync.errors import ConnectionException
+from sandbox_sync.errors import ConnectionException, SandboxException
 
 
 def start_thread(name: str, target: Callable[..., Any], *arguments: Any) -> None:
@@ -30,7 +31,9 @@ class Progress:
 
     def __init__(self) -> None:
         self.failure: BaseException | None = None
+        self._failed_at: TracebackType | None = None
         self._interruption: BaseException | None = None
+        self._writer: int | None = None
         self._owner = os.getpid()
         self._changed = threading.Condition()
 
@@ -44,13 +47,24 @@ class Progress:
         """Whether this process is a fork of the one that it belongs to, where the writing thread still is."""
         return os.getpid() != self._owner
 
+    def written_here(self) -> None:
+        """This thread is the one that writes it, and may not wait for itself: not even in a callback."""
+        self._writer = threading.get_ident()
+
     def fail(self, error: BaseException) -> None:
         """Settle what has no other end; the first reason given stands."""
         explained = self.explain(error)
         with self._changed:
             if not self.settled:
+                self._failed_at = explained.__traceback__
                 self.failure = explained
             self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise why the end will not be seen, if that is so."""
+        if self.failure is not None:
+            # Anew from where it came up: each time that it is raised it would grow, and hold on to frames.
+            raise self.failure.with_traceback(self._failed_at)
 
     def explain(self, error: BaseException) -> BaseException:
         """Tell an error what is known."""
@@ -85,6 +99,11 @@ class Progress:
             while not ready():
                 if deadline.expired:
                     return False
+                if self._writer == threading.get_ident():
+                    raise SandboxException(
+                        "This would wait for ever: it was called in a callback, and waits for what comes "
+                        "after that callback. Return from it first, or call this in another thread"
+                    )
                 self._changed.wait(deadline.remaining())
             return True
 

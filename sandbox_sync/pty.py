@@ -107,7 +107,7 @@ class Pty:
             process_pb2.ProcessConfig,
             cmd="/bin/bash",
             args=["-i", "-l"],
-            envs={**_ENVIRONMENT, **(envs or {})},
+            envs=_environment(envs),
             cwd=path_text(cwd) if cwd else None,
         )
         request = message(process_pb2.StartRequest, process=config, pty=_pty(size))
@@ -163,7 +163,11 @@ class Pty:
         deliver = deliver_to(None, None, on_data)
         limit = RETAINED_BYTES if retain_output else WINDOW_BYTES
         transcript = Transcript(limit, pid, to_iterate=not retain_output and deliver is None)
-        return PtyHandle(self, stream, transcript, deliver, check=check, owner=False, stdin=True)
+        try:
+            return PtyHandle(self, stream, transcript, deliver, check=check, owner=False, stdin=True)
+        except BaseException:
+            stream.cancel()
+            raise
 
     def send_stdin(self, pid: int, data: str | bytes, request_timeout: float | None = None) -> None:
         r"""Type into a terminal.
@@ -246,8 +250,19 @@ class Pty:
         return self._envd.sandbox_id
 
 
+def _environment(envs: Mapping[str, str] | None) -> dict[str, str]:
+    if envs is not None and not isinstance(envs, Mapping):
+        raise InvalidArgumentException(
+            f"envs has to be a mapping of names to values; got {type(envs).__name__}"
+        )
+    return {**_ENVIRONMENT, **(envs or {})}
+
+
 def _pty(size: PtySize) -> process_pb2.PTY:
-    for name, count in (("rows", size.rows), ("cols", size.cols)):
+    for name in ("rows", "cols"):
+        if not hasattr(size, name):
+            raise InvalidArgumentException(f"size has to be a PtySize; got {type(size).__name__}")
+        count = getattr(size, name)
         if not isinstance(count, int) or not 0 < count <= _MOST:
             raise InvalidArgumentException(
                 f"{name} of a terminal has to be between 1 and {_MOST}; got {count!r}"

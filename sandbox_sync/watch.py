@@ -51,10 +51,11 @@ _TYPES = {
 class _Events(Progress):
     """The events that nobody has asked for yet, and how the watch ended."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, sandbox_id: str | None) -> None:
         super().__init__()
         self.stopped = False
         self.path = path
+        self.sandbox_id = sandbox_id
         self._waiting: deque[FilesystemEvent] = deque()
         self._newest_at = 0.0
         self._lost = 0
@@ -87,17 +88,18 @@ class _Events(Progress):
             EventsLostException: Events before the next ones were dropped; once for each time it happens.
             BaseException: Why the watch ended, once all events are taken.
         """
-        self._wait(lambda: bool(self._waiting) or self.settled, deadline)
-        with self._lock():
+        with self._lock():  # throughout: what is waited for must not go to another who takes
+            self._wait(lambda: bool(self._waiting) or self.settled, deadline)
             lost, self._lost = self._lost, 0
             if lost:
                 raise EventsLostException(
                     f"{lost} events in {self.path!r} were dropped, because {MOST_EVENTS} later ones were "
-                    "waiting to be asked for; those are still there. Ask more often, or use on_event"
+                    "waiting to be asked for; those are still there. Ask more often, or use on_event",
+                    sandbox_id=self.sandbox_id,
                 )
             taken = [self._waiting.popleft() for _ in range(int(min(most, len(self._waiting))))]
-            if not taken and self.failure is not None:
-                raise self.failure
+            if not taken:
+                self.check()
             return taken
 
     def catch_up(self) -> None:
@@ -125,7 +127,7 @@ class WatchHandle:
     is an `on_event` to take them.
 
     Everything here may be used from any thread. Leaving a `with` block stops the watch, and so does dropping
-    a handle that has no callbacks.
+    a handle that has no `on_event`.
     """
 
     def __init__(
@@ -135,13 +137,14 @@ class WatchHandle:
         on_event: Callable[[FilesystemEvent], Any] | None,
         on_exit: Callable[[Exception | None], Any] | None,
         logger: logging.Logger,
+        sandbox_id: str | None = None,
     ) -> None:
         self._stream = stream
         self._path = path
-        self._events = _Events(path)
+        self._events = _Events(path, sandbox_id)
         # The reader must not hold on to the handle, or a handle that is dropped would never go.
         start_thread("sandbox-sync-watch", _read, stream, self._events, on_event, on_exit, logger)
-        if on_event is None and on_exit is None:
+        if on_event is None:
             weakref.finalize(self, stream.cancel).atexit = False
 
     def stop(self) -> None:
@@ -216,12 +219,12 @@ class WatchHandle:
         """
         if not self._events.wait(Deadline.after(seconds(timeout, "timeout"))):
             error = CommandTimeoutException(
-                f"{self._path!r} is still being watched after the {timeout:g} s of wait(timeout={timeout:g})"
+                f"{self._path!r} is still being watched after the {timeout:g} s of wait(timeout={timeout:g})",
+                sandbox_id=self._events.sandbox_id,
             )
             error.limit = timeout
             raise error
-        if self._events.failure is not None:
-            raise self._events.failure
+        self._events.check()
 
     def __enter__(self) -> Self:
         return self
@@ -244,28 +247,49 @@ def _read(
     logger: logging.Logger,
 ) -> None:
     """Follow a watch to its end, and tell how it ended."""
-    hand_out = events.add if on_event is None else on_event
+    failure = _follow(stream, events, on_event or events.add, logger)
+    stream.cancel()
+    if failure is None:
+        events.stop()
+    else:
+        events.fail(failure)
+    outcome = None if events.stopped else events.failure
+    if on_exit is not None:
+        try:
+            on_exit(outcome)  # type: ignore[arg-type]
+        except BaseException:
+            logger.exception("on_exit of the watched directory %r raised", events.path)
+    elif on_event is not None and outcome is not None:
+        logger.warning("the directory %r is no longer watched: %s", events.path, outcome)
+
+
+def _follow(
+    stream: RpcStream[filesystem_pb2.WatchDirResponse],
+    events: _Events,
+    hand_out: Callable[[FilesystemEvent], Any],
+    logger: logging.Logger,
+) -> BaseException | None:
+    """Hand out the events of a watch to its end; returns why there are no more, unless it was stopped."""
     try:
         for message in stream:
-            if message.HasField("filesystem") and (event := _event(message.filesystem)) is not None:
-                if events.stopped:
-                    break
-                hand_out(event)
-        if not stream.cancelled and not events.stopped:
-            raise ConnectionException("The service ended the watch, and nobody had stopped it")
-        events.stop()
-    except BaseException as error:  # noqa: BLE001 - whoever waits has to know, the caller's own errors included
-        events.fail(_explained(error, events.path))
-    finally:
-        stream.cancel()
-    if on_exit is not None:
-        failure = None if events.stopped else events.failure
-        try:
-            on_exit(failure)  # type: ignore[arg-type]
-        except BaseException:
-            logger.exception("on_exit of a watched directory raised")
-    elif on_event is not None and events.failure is not None:
-        logger.warning("a directory is no longer watched: %s", events.failure)
+            event = _event(message.filesystem) if message.HasField("filesystem") else None
+            if events.stopped:
+                return None
+            if event is not None:
+                try:
+                    hand_out(event)
+                except BaseException as error:
+                    if events.stopped:
+                        logger.warning("on_event raised after the watch was stopped", exc_info=error)
+                    return error
+    except BaseException as error:  # noqa: BLE001 - whoever waits has to know
+        return _explained(error, events.path)
+    if stream.cancelled:
+        return None
+    return ConnectionException(
+        f"The service ended the watch of {events.path!r}, and nobody had stopped it",
+        sandbox_id=events.sandbox_id,
+    )
 
 
 def _explained(error: BaseException, path: str) -> BaseException:
@@ -273,9 +297,11 @@ def _explained(error: BaseException, path: str) -> BaseException:
         error.args = (f"The watch of {path!r} has ended: {error.message}",)
     if isinstance(error, SandboxException) and any(words in error.message for words in _WORDS_FOR_LOSS):
         lost = EventsLostException(
-            f"{error.message}. The watch has ended; start another one, and look at the directory itself for "
-            "what was missed",
+            f"{error.message}. The watch of {path!r} has ended; start another one, and look at the directory "
+            "itself for what was missed",
+            status=error.status,
             code=error.code,
+            request_id=error.request_id,
             sandbox_id=error.sandbox_id,
             method=error.method,
             path=error.path,
