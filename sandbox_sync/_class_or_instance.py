@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from sandbox_sync.errors import SandboxException
+
 ClassP = ParamSpec("ClassP")
 ClassR = TypeVar("ClassR")
 InstanceP = ParamSpec("InstanceP")
 InstanceR = TypeVar("InstanceR")
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class _TwoForms:
@@ -24,6 +27,7 @@ class _TwoForms:
 
     def __set_name__(self, owner: type, name: str) -> None:
         for function in (self._on_class.__func__, self._on_instance):
+            function.__module__ = owner.__module__
             function.__name__ = name
             function.__qualname__ = f"{owner.__qualname__}.{name}"
 
@@ -54,6 +58,17 @@ class SelfReturning(_TwoForms, Generic[ClassP, InstanceP]):
         return super().__get__(instance, owner)
 
 
+class SelvesReturning(_TwoForms, Generic[ClassP, InstanceP, E]):
+    """The same, where they return several of them, and errors in place of some."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[T]) -> Callable[ClassP, list[T | E]]: ...
+    @overload
+    def __get__(self, instance: T, owner: type[T]) -> Callable[InstanceP, list[T | E]]: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return super().__get__(instance, owner)
+
+
 def also_on_class(
     on_class: Callable[ClassP, ClassR],
 ) -> Callable[
@@ -76,5 +91,20 @@ def also_on_class_returning_self(
 
     def decorate(on_instance: Callable[Concatenate[Any, InstanceP], Any]) -> SelfReturning[ClassP, InstanceP]:
         return SelfReturning(on_class, on_instance)
+
+    return decorate
+
+
+def also_on_class_returning_selves(
+    on_class: Callable[Concatenate[Any, ClassP], Any],
+) -> Callable[
+    [Callable[Concatenate[Any, InstanceP], Any]], SelvesReturning[ClassP, InstanceP, SandboxException]
+]:
+    """The same with a classmethod, where the two forms return a list of instances of the class, or errors."""
+
+    def decorate(
+        on_instance: Callable[Concatenate[Any, InstanceP], Any],
+    ) -> SelvesReturning[ClassP, InstanceP, SandboxException]:
+        return SelvesReturning(on_class, on_instance)
 
     return decorate

@@ -1,56 +1,41 @@
-"""The life of sandboxes as the control plane keeps it: operations on a sandbox's id, in the SDK's terms."""
+"""The life of sandboxes as the control plane keeps it: what changes a sandbox, in the SDK's terms."""
 
 from __future__ import annotations
 
-import logging
+import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
+from sandbox_sync import options, queries
 from sandbox_sync._arguments import contract
+from sandbox_sync.access import Access, complete
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import (
+    ConflictException,
+    GuestUnresponsiveException,
     InvalidArgumentException,
     SandboxException,
     SandboxNotFoundException,
     TemplateException,
 )
-from sandbox_sync.models import SandboxInfo, SandboxQuery, SandboxState
+from sandbox_sync.models import SandboxState, SnapshotInfo
+from sandbox_sync.options import SandboxLifecycle, SandboxNetworkOpts, SandboxNetworkUpdate, SavedState
+from sandbox_sync.transport.failures import HTTPFailure
+from sandbox_sync.transport.mapping import Call, control_plane_error
 from sandbox_sync.transport.rest import ControlPlane
 
 if TYPE_CHECKING:
-    from sandbox_sync_rest.models.listed_sandbox import ListedSandbox
     from sandbox_sync_rest.models.sandbox import Sandbox
-    from sandbox_sync_rest.models.sandbox_detail import SandboxDetail
+    from sandbox_sync_rest.models.sandbox_fork_result import SandboxForkResult
 
-logger = logging.getLogger(__name__)
+OnResume = Literal["restore", "reboot"]
 
-T = TypeVar("T")
-
-Order = Literal["asc", "desc"]
+MOST_FORKS = 20
 
 _OLDEST_ENVD = (0, 1, 0)
 _CLEAN_UP_SECONDS = 5.0
-
-
-class Access(NamedTuple):
-    """What it takes to reach into a sandbox.
-
-    Attributes:
-        sandbox_id: Its id.
-        domain: The domain it is reached under, if the service said one.
-        token: What the agent inside wants to see, if anything.
-    """
-
-    sandbox_id: str
-    domain: str | None = None
-    token: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Access(sandbox_id={self.sandbox_id!r})"
 
 
 def create(
@@ -60,7 +45,10 @@ def create(
     timeout: int | None,
     metadata: Mapping[str, str] | None,
     envs: Mapping[str, str] | None,
-    idempotency_key: str | None,
+    allow_internet_access: bool | None = None,
+    network: SandboxNetworkOpts | None = None,
+    lifecycle: SandboxLifecycle | None = None,
+    idempotency_key: str | None = None,
 ) -> Access:
     """Make a sandbox. Repeating the request makes no second one, and one that is of no use is not left."""
     from sandbox_sync_rest.api.sandboxes import post_v2_sandboxes
@@ -69,6 +57,7 @@ def create(
     key = uuid4().hex if idempotency_key is None else idempotency_key
     if not re.fullmatch(r"[a-z0-9-]{1,255}", key):
         raise InvalidArgumentException("idempotency_key has to be 1 to 255 characters of a-z, 0-9 and '-'")
+    end_of_life = options.end_of_life(lifecycle)
     if config.debug:
         return Access("debug_sandbox_id")
     client = ControlPlane(config).within(idempotency_key=key)
@@ -77,31 +66,43 @@ def create(
             templateID=template,
             metadata=dict(metadata or {}),
             envVars=dict(envs or {}),
-            **_given(timeout=timeout),
+            **_given(
+                timeout=timeout,
+                allow_internet_access=allow_internet_access,
+                network=None if network is None else options.network_config(network),
+            ),
+            **end_of_life,
         )
-        created = _complete(post_v2_sandboxes.call(client, body=body), "created sandbox")
+        created = complete(post_v2_sandboxes.call(client, body=body), "created sandbox")
     try:
         _require_current(created, template)
-        return _access(created)
+        return Access.told_by(created)
     except BaseException:
         discard(config, created.sandbox_id)
         raise
 
 
 def connect(
-    config: ConnectionConfig, sandbox_id: str, *, timeout: int | None, request_timeout: float | None = None
+    config: ConnectionConfig,
+    sandbox_id: str,
+    *,
+    timeout: int | None,
+    on_resume: OnResume = "restore",
+    request_timeout: float | None = None,
 ) -> Access:
     """Resume a sandbox if it is paused, and let it live for at least `timeout` seconds."""
     from sandbox_sync_rest.api.sandboxes import post_v2_sandboxes_sandbox_id_connect
     from sandbox_sync_rest.models.connect_sandbox_v2 import ConnectSandboxV2
 
+    if on_resume not in ("restore", "reboot"):
+        raise InvalidArgumentException(f"on_resume has to be 'restore' or 'reboot'; got {on_resume!r}")
     if config.debug:
         return Access(sandbox_id)
     client = ControlPlane(config).within(request_timeout, sandbox_id=sandbox_id, repeatable=True)
     with contract():
-        body = ConnectSandboxV2(**_given(timeout=timeout))
+        body = ConnectSandboxV2(**_given(timeout=timeout, memory=False if on_resume == "reboot" else None))
         answer = post_v2_sandboxes_sandbox_id_connect.call(client, sandbox_id, body=body)
-        return _access(_complete(answer, "connected sandbox"))
+        return Access.told_by(complete(answer, "connected sandbox"))
 
 
 def kill(config: ConnectionConfig, sandbox_id: str, request_timeout: float | None = None) -> bool:
@@ -124,7 +125,7 @@ def discard(config: ConnectionConfig, sandbox_id: str) -> None:
     try:
         kill(config, sandbox_id, _CLEAN_UP_SECONDS)
     except SandboxException as error:
-        logger.warning("sandbox %s was not killed: %s", sandbox_id, error)
+        config.log.warning("sandbox %s was not killed: %s", sandbox_id, error)
 
 
 def set_timeout(
@@ -142,52 +143,98 @@ def set_timeout(
         post_sandboxes_sandbox_id_timeout.call(client, sandbox_id, body=body)
 
 
-def get_info(config: ConnectionConfig, sandbox_id: str, request_timeout: float | None = None) -> SandboxInfo:
-    """What the control plane knows of a sandbox."""
-    return _info(_detail(config, sandbox_id, request_timeout))
+def pause(
+    config: ConnectionConfig,
+    sandbox_id: str,
+    *,
+    mode: SavedState | None,
+    strict: bool,
+    request_timeout: float | None = None,
+) -> bool:
+    """Save a sandbox and stop it; False if it was paused already."""
+    from sandbox_sync_rest.api.sandboxes import post_sandboxes_sandbox_id_pause
+    from sandbox_sync_rest.models.sandbox_pause_request import SandboxPauseRequest
 
-
-def get_access(config: ConnectionConfig, sandbox_id: str) -> Access:
-    """What it takes to reach into a sandbox, of which nothing changes by asking."""
-    return Access(sandbox_id) if config.debug else _access(_detail(config, sandbox_id))
-
-
-def pages(
-    config: ConnectionConfig, query: SandboxQuery, limit: int | None, order: Order | None
-) -> Callable[[str | None], tuple[list[SandboxInfo], str | None]]:
-    """What fetches the page of a token, out of the sandboxes that match, and tells the token of the next."""
-    from sandbox_sync_rest.api.sandboxes import get_v2_sandboxes
-
-    with contract():
-        filters: dict[str, Any] = {
-            "metadata": _metadata_filter(query.metadata or {}),
-            "state": [SandboxState(state).value for state in query.state or (SandboxState.RUNNING,)],
-            "started_after": query.started_after,
-            "template": query.template,
-            "limit": limit,
-            "order": order,
-        }
-
-    def fetch(token: str | None) -> tuple[list[SandboxInfo], str | None]:
+    memory = None if mode is None else options.keeps_memory(mode)
+    client = ControlPlane(config).within(request_timeout, sandbox_id=sandbox_id, repeatable=True)
+    try:
         with contract():
-            request = get_v2_sandboxes.build(**filters, next_token=token)
-            response = ControlPlane(config).within().send(request)
-            found = _complete(get_v2_sandboxes.parse(response), "list of sandboxes")
-        return [_info(sandbox) for sandbox in found], response.headers.get("X-Next-Token") or None
+            body = SandboxPauseRequest(**_given(memory=memory, require_healthy_guest=strict or None))
+            post_sandboxes_sandbox_id_pause.call(client, sandbox_id, body=body)
+    except GuestUnresponsiveException:
+        raise
+    except ConflictException as conflict:
+        # It has many reasons; only one of them is that there is nothing to do.
+        if queries.detail(client, sandbox_id).state != SandboxState.PAUSED:
+            raise
+        return conflict.maybe_executed  # an earlier attempt, whose answer was lost, may have paused it
+    return True
 
-    return fetch
 
-
-def _detail(config: ConnectionConfig, sandbox_id: str, request_timeout: float | None = None) -> SandboxDetail:
-    from sandbox_sync_rest.api.sandboxes import get_sandboxes_sandbox_id
+def update_network(
+    config: ConnectionConfig,
+    sandbox_id: str,
+    network: SandboxNetworkUpdate,
+    request_timeout: float | None = None,
+) -> None:
+    """Replace all rules of what may go out of a sandbox."""
+    from sandbox_sync_rest.api.sandboxes import put_sandboxes_sandbox_id_network
 
     client = ControlPlane(config).within(request_timeout, sandbox_id=sandbox_id)
     with contract():
-        return _complete(get_sandboxes_sandbox_id.call(client, sandbox_id), "sandbox")
+        body = options.network_update(network)
+        put_sandboxes_sandbox_id_network.call(client, sandbox_id, body=body)
 
 
-def _access(answer: Sandbox | SandboxDetail) -> Access:
-    return Access(answer.sandbox_id, answer.domain, answer.envd_access_token)
+def fork(
+    config: ConnectionConfig,
+    sandbox_id: str,
+    *,
+    timeout: int | None,
+    count: int | None,
+    request_timeout: float | None = None,
+) -> list[Access | SandboxException]:
+    """Make copies of a running sandbox; what became of each."""
+    from sandbox_sync_rest.api.sandboxes import post_sandboxes_sandbox_id_fork
+    from sandbox_sync_rest.models.sandbox_fork_request import SandboxForkRequest
+
+    if count is not None and not (isinstance(count, int) and 1 <= count <= MOST_FORKS):
+        raise InvalidArgumentException(f"count has to be 1 to {MOST_FORKS}; got {count!r}")
+    client = ControlPlane(config).within(request_timeout, sandbox_id=sandbox_id)
+    with contract():
+        body = SandboxForkRequest(**_given(timeout=timeout, count=count))
+        forks = complete(post_sandboxes_sandbox_id_fork.call(client, sandbox_id, body=body), "forks")
+    return [_forked(one, sandbox_id) for one in forks]
+
+
+def create_snapshot(
+    config: ConnectionConfig,
+    sandbox_id: str,
+    name: str | None,
+    *,
+    mode: SavedState | None,
+    request_timeout: float | None = None,
+) -> SnapshotInfo:
+    """Save a sandbox that runs on."""
+    from sandbox_sync_rest.api.sandboxes import post_sandboxes_sandbox_id_snapshots
+    from sandbox_sync_rest.models.sandbox_snapshot_request import SandboxSnapshotRequest
+
+    memory = None if mode is None else options.keeps_memory(mode)
+    client = ControlPlane(config).within(request_timeout, sandbox_id=sandbox_id)
+    with contract():
+        body = SandboxSnapshotRequest(**_given(name=name, memory=memory))
+        taken = complete(post_sandboxes_sandbox_id_snapshots.call(client, sandbox_id, body=body), "snapshot")
+    return SnapshotInfo(taken.snapshot_id, taken.names)
+
+
+def _forked(result: SandboxForkResult, source: str) -> Access | SandboxException:
+    if result.sandbox is not None:
+        return Access.told_by(result.sandbox)
+    said = {} if result.error is None else result.error.to_wire()
+    failure = HTTPFailure.from_answer(said.get("code") or 500, {}, json.dumps(said).encode())
+    return control_plane_error(
+        failure, Call("POST", f"/sandboxes/{source}/fork", source, not_found=SandboxNotFoundException)
+    )
 
 
 def _require_current(created: Sandbox, template: str) -> None:
@@ -200,38 +247,6 @@ def _require_current(created: Sandbox, template: str) -> None:
         )
 
 
-def _info(sandbox: SandboxDetail | ListedSandbox) -> SandboxInfo:
-    """The same under the documented names, and without tokens."""
-    said = sandbox.model_dump(exclude_none=True)
-    said |= {
-        "name": sandbox.alias,
-        "sandbox_domain": said.get("domain"),
-        "state": _state(sandbox.state),
-    }
-    known: dict[str, Any] = {field.name: said.get(field.name) for field in fields(SandboxInfo)}
-    return SandboxInfo(**known)
-
-
-def _state(said: str | None) -> SandboxState | str | None:
-    try:
-        return SandboxState(said)
-    except ValueError:
-        return said
-
-
-def _metadata_filter(metadata: Mapping[str, str]) -> str | None:
-    """A query string whose keys and values are encoded once more than usual, as the service reads it."""
-    if not all(isinstance(part, str) for pair in metadata.items() for part in pair):
-        raise InvalidArgumentException("metadata has to map str to str")
-    return urlencode({quote(key, safe=""): quote(value, safe="") for key, value in metadata.items()}) or None
-
-
 def _given(**options: Any) -> dict[str, Any]:
     """Those options that were given: the service has the defaults of the others."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _complete(answer: T | None, what: str) -> T:
-    if answer is None:
-        raise SandboxException(f"The service answered with success but without the {what}")
-    return answer

@@ -1,4 +1,4 @@
-"""What can be asked of the service beyond the basics, as typed dictionaries, and how each goes on the wire."""
+"""What can be asked of the service beyond the basics, as typed dictionaries, and how it goes on the wire."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Required
 
 SavedState: TypeAlias = Literal["full", "filesystem"]
-"""What is saved of a sandbox: its memory and its files, so that its processes go on later, or its files alone."""
+"""What is saved of a sandbox: memory and files, so that its processes go on later, or its files alone."""
 
 
 class ApiParams(ConnectionOptions, total=False):

@@ -3,40 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from sandbox_sync import by_id, lifecycle
-from sandbox_sync._class_or_instance import also_on_class, also_on_class_returning_self
+from sandbox_sync import by_id, queries, signatures
+from sandbox_sync import lifecycle as control
+from sandbox_sync._class_or_instance import (
+    also_on_class,
+    also_on_class_returning_self,
+    also_on_class_returning_selves,
+)
+from sandbox_sync.access import Access
 from sandbox_sync.by_id import configure
 from sandbox_sync.commands import Commands
 from sandbox_sync.config import ConnectionConfig
-from sandbox_sync.errors import SandboxNotFoundException
+from sandbox_sync.errors import PortNotOpenException, SandboxException, SandboxNotFoundException
 from sandbox_sync.filesystem import Filesystem
 from sandbox_sync.listing import Listing
-from sandbox_sync.models import ConnectionOptions, SandboxInfo, SandboxQuery
+from sandbox_sync.models import (
+    ConnectionOptions,
+    SandboxInfo,
+    SandboxMetrics,
+    SandboxQuery,
+    SnapshotInfo,
+)
+from sandbox_sync.options import (
+    ApiParams,
+    SandboxLifecycle,
+    SandboxNetworkOpts,
+    SandboxNetworkUpdate,
+    SavedState,
+)
 from sandbox_sync.pty import Pty
 from sandbox_sync.transport.envd import EnvdConnection
 
 if TYPE_CHECKING:
+    import builtins
+
     from typing_extensions import Self, Unpack
 
 
 class _Inside(NamedTuple):
     """The way into a sandbox and what works through it."""
 
+    access: Access
     envd: EnvdConnection
     files: Filesystem
     commands: Commands
     pty: Pty
 
     @classmethod
-    def reached_with(cls, config: ConnectionConfig, access: lifecycle.Access) -> Self:
+    def reached_with(cls, config: ConnectionConfig, access: Access) -> Self:
         """Make it."""
         envd = EnvdConnection(config, access.sandbox_id, access.domain, access.token)
         commands = Commands(envd)
-        return cls(envd, Filesystem(envd), commands, Pty(envd, commands))
+        return cls(access, envd, Filesystem(envd), commands, Pty(envd, commands))
 
 
 class Sandbox:
@@ -45,6 +69,10 @@ class Sandbox:
     A sandbox may be used from any thread and in forked processes. It pickles: the copy attaches to the same
     sandbox when it is first used, with the API key of the environment that it is then in. Leaving a `with`
     block kills the sandbox.
+
+    Some methods exist twice under one name: `sandbox.kill()` is for a sandbox at hand, `Sandbox.kill(id)` for
+    one whose id is known, and takes the options of a connection as well. Below are those that take an id;
+    help(sandbox.kill) tells of the other.
 
     Example:
         >>> with Sandbox.create() as sandbox:
@@ -81,6 +109,25 @@ class Sandbox:
         """The terminals in the sandbox."""
         return self._open().pty
 
+    @property
+    def connection_config(self) -> ConnectionConfig:
+        """How the service is reached, and who calls. Its repr shows no secrets."""
+        return self._config
+
+    @property
+    def sandbox_domain(self) -> str:
+        """Domain under which the ports of the sandbox are reached."""
+        return self._open().access.domain or self._config.domain
+
+    @property
+    def traffic_access_token(self) -> str | None:
+        """What requests to ports of the sandbox have to carry in the header e2b-traffic-access-token.
+
+        None if they need nothing. The service tells it only to who creates the sandbox or connects to it, so
+        it is None in a copy that was unpickled, until `connect()` is called.
+        """
+        return self._open().access.traffic_token
+
     @classmethod
     def create(
         cls,
@@ -88,7 +135,7 @@ class Sandbox:
         timeout: int | None = None,
         metadata: Mapping[str, str] | None = None,
         envs: Mapping[str, str] | None = None,
-        api_key: str | None = None,
+        api_key: str | bool | None = None,
         domain: str | None = None,
         debug: bool | None = None,
         request_timeout: float | None = None,
@@ -96,6 +143,9 @@ class Sandbox:
         secure: bool | None = None,
         *,
         headers: Mapping[str, str] | None = None,
+        allow_internet_access: bool | None = None,
+        network: SandboxNetworkOpts | None = None,
+        lifecycle: SandboxLifecycle | None = None,
         idempotency_key: str | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> Self:
@@ -106,7 +156,8 @@ class Sandbox:
             timeout: Lifetime in seconds; the service's default, 300, when left out.
             metadata: Texts to find the sandbox by.
             envs: Environment variables of every command in it.
-            api_key: API key; E2B_API_KEY when left out.
+            api_key: API key; E2B_API_KEY when left out. True and False stand for `secure`, which newer
+                programs have in this place.
             domain: Domain of the service; E2B_DOMAIN, or "e2b.app". "local" is a server of this machine's
                 own.
             debug: Use services on localhost, as E2B's developers run them, without a control plane.
@@ -115,6 +166,9 @@ class Sandbox:
             proxy: URL of the proxy for all requests, the sandbox's own included.
             secure: Accepted and not needed: sandboxes are always secured with an access token.
             headers: Headers to add to requests to the control plane.
+            allow_internet_access: Whether it may reach the internet; the service's default when left out.
+            network: What may go in and out of it.
+            lifecycle: What happens when its lifetime ends; it is killed when left out.
             idempotency_key: Name of this creation, 1 to 255 of a-z, 0-9 and "-": creating again with the same
                 gives the same sandbox. One is made up when left out, so that no retry makes a second sandbox.
             **options: See `ConnectionOptions`.
@@ -127,33 +181,40 @@ class Sandbox:
             InvalidArgumentException: An argument was refused.
             TemplateException: The template is too old for this SDK.
             RateLimitException: The account has as many sandboxes as it may.
-            SandboxException: The sandbox could not be made.
+            ConflictException: The `idempotency_key` was used for another sandbox.
+            SandboxException: The sandbox could not be made, or the service cannot do what was asked.
         """
+        if isinstance(api_key, bool):
+            api_key = None
         config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
-        access = lifecycle.create(
+        access = control.create(
             config,
             template=template or cls.default_template,
             timeout=timeout,
             metadata=metadata,
             envs=envs,
+            allow_internet_access=allow_internet_access,
+            network=network,
+            lifecycle=lifecycle,
             idempotency_key=idempotency_key,
         )
         try:
             return cls(config, access.sandbox_id, _Inside.reached_with(config, access))
         except BaseException:
-            lifecycle.discard(config, access.sandbox_id)
+            control.discard(config, access.sandbox_id)
             raise
 
     @classmethod
     def _connect_by_id(
         cls,
         sandbox_id: str,
-        api_key: str | None = None,
+        api_key: str | int | None = None,
         domain: str | None = None,
         debug: bool | None = None,
         proxy: str | None = None,
         *,
         timeout: int | None = None,
+        on_resume: control.OnResume = "restore",
         request_timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
         **options: Unpack[ConnectionOptions],
@@ -162,12 +223,14 @@ class Sandbox:
 
         Args:
             sandbox_id: Id of the sandbox.
-            api_key: As for `create`.
+            api_key: As for `create`. A number stands for `timeout`, which newer programs have in this place.
             domain: As for `create`.
             debug: As for `create`.
             proxy: As for `create`.
             timeout: Seconds that the sandbox has to live at least; the service's default when left out. The
                 life of one that runs is never shortened.
+            on_resume: Whether a paused sandbox goes on where it was ("restore"), or starts anew from its
+                files ("reboot").
             request_timeout: As for `create`.
             headers: As for `create`.
             **options: See `ConnectionOptions`.
@@ -177,19 +240,30 @@ class Sandbox:
 
         Raises:
             SandboxNotFoundException: There is no sandbox of that id.
+            GuestUnresponsiveException: It cannot go on where it was; `on_resume="reboot"` starts it anew.
             SandboxException: The request failed.
         """
+        if isinstance(api_key, int):
+            api_key, timeout = None, api_key if timeout is None else timeout
         config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
-        access = lifecycle.connect(config, sandbox_id, timeout=timeout)
+        access = control.connect(config, sandbox_id, timeout=timeout, on_resume=on_resume)
         return cls(config, access.sandbox_id, _Inside.reached_with(config, access))
 
     @also_on_class_returning_self(_connect_by_id)
-    def connect(self, timeout: int | None = None, *, request_timeout: float | None = None) -> Self:
+    def connect(
+        self,
+        timeout: int | None = None,
+        *,
+        on_resume: control.OnResume = "restore",
+        request_timeout: float | None = None,
+    ) -> Self:
         """Resume the sandbox if it is paused, and see to it that it has some time to live.
 
         Args:
             timeout: Seconds that it has to live at least; the service's default when left out. The life of a
                 sandbox that runs is never shortened.
+            on_resume: Whether a paused sandbox goes on where it was ("restore"), or starts anew from its
+                files ("reboot").
             request_timeout: Timeout for the request in seconds.
 
         Returns:
@@ -197,9 +271,18 @@ class Sandbox:
 
         Raises:
             SandboxNotFoundException: It does not exist any more.
+            GuestUnresponsiveException: It cannot go on where it was; `on_resume="reboot"` starts it anew.
             SandboxException: The request failed.
         """
-        lifecycle.connect(self._config, self._sandbox_id, timeout=timeout, request_timeout=request_timeout)
+        access = control.connect(
+            self._config,
+            self._sandbox_id,
+            timeout=timeout,
+            on_resume=on_resume,
+            request_timeout=request_timeout,
+        )
+        if self._inside is None or self._inside.access != access:
+            self._inside = _Inside.reached_with(self._config, access)
         return self
 
     @also_on_class(by_id.kill)
@@ -215,7 +298,7 @@ class Sandbox:
         Raises:
             SandboxException: Whether it was killed is not known.
         """
-        return lifecycle.kill(self._config, self._sandbox_id, request_timeout)
+        return control.kill(self._config, self._sandbox_id, request_timeout)
 
     @also_on_class(by_id.set_timeout)
     def set_timeout(self, timeout: int, request_timeout: float | None = None) -> None:
@@ -229,7 +312,7 @@ class Sandbox:
             SandboxNotFoundException: It does not exist any more.
             SandboxException: The request failed.
         """
-        lifecycle.set_timeout(self._config, self._sandbox_id, timeout, request_timeout)
+        control.set_timeout(self._config, self._sandbox_id, timeout, request_timeout)
 
     @also_on_class(by_id.get_info)
     def get_info(self, request_timeout: float | None = None) -> SandboxInfo:
@@ -242,7 +325,7 @@ class Sandbox:
             SandboxNotFoundException: It does not exist any more.
             SandboxException: The request failed.
         """
-        return lifecycle.get_info(self._config, self._sandbox_id, request_timeout)
+        return queries.get_info(self._config, self._sandbox_id, request_timeout)
 
     def is_running(self, request_timeout: float | None = None) -> bool:
         """Whether the sandbox runs, asked of the sandbox itself.
@@ -251,20 +334,237 @@ class Sandbox:
             request_timeout: Timeout for the request in seconds.
 
         Returns:
-            True if it answers; False if the service says that it is not there, or not running.
+            True if it answers, or if the service says that it runs and only its agent does not listen. False
+            if the service says that it is not there, or paused.
 
         Raises:
             SandboxException: Neither can be said, because the sandbox or the service could not be reached.
         """
         try:
             return self._open().envd.is_healthy(request_timeout)
+        except PortNotOpenException:
+            return True
         except SandboxNotFoundException:
             return False
+
+    @also_on_class(by_id.pause)
+    def pause(
+        self, *, mode: SavedState | None = None, strict: bool = False, request_timeout: float | None = None
+    ) -> bool:
+        """Save the sandbox and stop it. `connect()` lets it go on.
+
+        Args:
+            mode: What is saved: "full", its memory and its files, or "filesystem", its files alone; the
+                service's default, "full", when left out.
+            strict: Whether to refuse when the agent inside the sandbox does not answer.
+            request_timeout: Timeout for the request in seconds.
+
+        Returns:
+            True if it is paused now, False if it was paused already.
+
+        Raises:
+            SandboxNotFoundException: It does not exist any more.
+            GuestUnresponsiveException: The agent inside it does not answer.
+            ConflictException: It is in a state in which it cannot be paused.
+            SandboxException: Whether it was paused is not known.
+        """
+        return control.pause(
+            self._config, self._sandbox_id, mode=mode, strict=strict, request_timeout=request_timeout
+        )
+
+    @also_on_class(by_id.get_metrics)
+    def get_metrics(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        request_timeout: float | None = None,
+    ) -> builtins.list[SandboxMetrics]:
+        """What the sandbox has used of its CPUs, memory and disk.
+
+        Args:
+            start: Time of the first measurement wanted; the start of the sandbox when left out.
+            end: Time of the last one; now when left out.
+            request_timeout: Timeout for the request in seconds.
+
+        Returns:
+            The measurements, oldest first. There may be none in the first seconds, or while it is paused.
+
+        Raises:
+            SandboxNotFoundException: It does not exist any more.
+            InvalidArgumentException: A time is without a time zone.
+            SandboxException: The request failed.
+        """
+        return queries.get_metrics(self._config, self._sandbox_id, start, end, request_timeout)
+
+    @also_on_class(by_id.update_network)
+    def update_network(self, network: SandboxNetworkUpdate, *, request_timeout: float | None = None) -> None:
+        """Replace all rules of what may go out of the sandbox.
+
+        Args:
+            network: The new rules. What it leaves out is cleared, not kept.
+            request_timeout: Timeout for the request in seconds.
+
+        Raises:
+            SandboxNotFoundException: It does not exist any more.
+            ConflictException: It does not run.
+            InvalidArgumentException: A rule was refused.
+            SandboxException: The request failed, or the service cannot do it.
+        """
+        control.update_network(self._config, self._sandbox_id, network, request_timeout)
+
+    @also_on_class(by_id.create_snapshot)
+    def create_snapshot(
+        self,
+        name: str | None = None,
+        *,
+        mode: SavedState | None = None,
+        request_timeout: float | None = None,
+    ) -> SnapshotInfo:
+        """Save the sandbox, which runs on. `Sandbox.create(snapshot_id)` makes some that start from there.
+
+        Args:
+            name: Name for the snapshot; the latest of a name is the one that the name stands for.
+            mode: As for `pause`.
+            request_timeout: Timeout for the request in seconds.
+
+        Returns:
+            The snapshot.
+
+        Raises:
+            SandboxNotFoundException: It does not exist any more.
+            SandboxException: The request failed, or the service cannot do it.
+        """
+        return control.create_snapshot(
+            self._config, self._sandbox_id, name, mode=mode, request_timeout=request_timeout
+        )
+
+    @also_on_class(by_id.list_snapshots)
+    def list_snapshots(
+        self, *, limit: int | None = None, next_token: str | None = None, name: str | None = None
+    ) -> Listing[SnapshotInfo]:
+        """The snapshots of the sandbox.
+
+        Args:
+            limit: Number of snapshots to a page, 1 to 100.
+            next_token: Where to start: the `next_token` of an earlier listing.
+            name: List those of this name only.
+
+        Returns:
+            A sequence whose pages are fetched when they are needed.
+
+        Raises:
+            SandboxException: From the sequence: a page could not be fetched.
+        """
+        return Listing(queries.snapshots(self._config, self._sandbox_id, name, limit), next_token)
+
+    @classmethod
+    def _fork_by_id(
+        cls,
+        sandbox_id: str,
+        timeout: int | None = None,
+        count: int | None = None,
+        **options: Unpack[ApiParams],
+    ) -> builtins.list[Self | SandboxException]:
+        """Make copies of a sandbox that runs, which goes on running.
+
+        Args:
+            sandbox_id: Id of the sandbox.
+            timeout: Lifetime of each copy in seconds; the service's default when left out.
+            count: Number of copies, 1 to 20; 1 when left out.
+            **options: See `ApiParams`.
+
+        Returns:
+            The copies. In place of one that could not be made is the error that tells why.
+
+        Raises:
+            SandboxNotFoundException: There is no sandbox of that id.
+            InvalidArgumentException: An argument was refused.
+            SandboxException: None could be made, or the service cannot do it.
+        """
+        config = ConnectionConfig.resolve(**options)
+        return cls._of_forks(config, control.fork(config, sandbox_id, timeout=timeout, count=count))
+
+    @also_on_class_returning_selves(_fork_by_id)
+    def fork(
+        self, timeout: int | None = None, count: int | None = None, *, request_timeout: float | None = None
+    ) -> builtins.list[Self | SandboxException]:
+        """Make copies of the sandbox, which goes on running.
+
+        Args:
+            timeout: Lifetime of each copy in seconds; the service's default when left out.
+            count: Number of copies, 1 to 20; 1 when left out.
+            request_timeout: Timeout for the request in seconds.
+
+        Returns:
+            The copies. In place of one that could not be made is the error that tells why.
+
+        Raises:
+            SandboxNotFoundException: It does not exist any more.
+            InvalidArgumentException: An argument was refused.
+            SandboxException: None could be made, or the service cannot do it.
+        """
+        forks = control.fork(
+            self._config, self._sandbox_id, timeout=timeout, count=count, request_timeout=request_timeout
+        )
+        return self._of_forks(self._config, forks)
+
+    def get_host(self, port: int) -> str:
+        """Host name, and port if it has one, under which a port of the sandbox is reached from outside.
+
+        Args:
+            port: The port inside it, 1 to 65535.
+
+        Raises:
+            InvalidArgumentException: The port cannot be one.
+        """
+        return self._config.get_host(self._sandbox_id, port, self._open().access.domain)
+
+    def download_url(
+        self,
+        path: str | PathLike[str],
+        user: str | None = None,
+        use_signature_expiration: int | None = None,
+    ) -> str:
+        """A link that downloads a file of the sandbox, for programs that have neither key nor token.
+
+        Args:
+            path: The file. A relative path starts in the home directory of the user.
+            user: The user; the sandbox's default user when left out.
+            use_signature_expiration: Seconds for which the link is good; as long as the sandbox lives when
+                left out.
+
+        Raises:
+            InvalidArgumentException: An argument cannot be used, or the sandbox has no access token, so that
+            no link can expire.
+        """
+        return self._link("read", path, user, use_signature_expiration)
+
+    def upload_url(
+        self,
+        path: str | PathLike[str] | None = None,
+        user: str | None = None,
+        use_signature_expiration: int | None = None,
+    ) -> str:
+        """A link to which a file of the sandbox can be uploaded with POST.
+
+        What is posted is a form (multipart/form-data) whose part `file` is the content; or, where the link
+        has a path, the content itself (application/octet-stream).
+
+        Args:
+            path: Where it is written; when left out, the file names in the form say it.
+            user: As for `download_url`.
+            use_signature_expiration: As for `download_url`.
+
+        Raises:
+            InvalidArgumentException: As for `download_url`.
+        """
+        return self._link("write", path, user, use_signature_expiration)
 
     @classmethod
     def list(
         cls,
-        api_key: str | None = None,
+        api_key: str | SandboxQuery | None = None,
         query: SandboxQuery | None = None,
         domain: str | None = None,
         debug: bool | None = None,
@@ -274,13 +574,14 @@ class Sandbox:
         *,
         limit: int | None = None,
         next_token: str | None = None,
-        order: lifecycle.Order | None = None,
+        order: queries.Order | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> Listing[SandboxInfo]:
         """The sandboxes of the account: those that run, unless `query` asks for other states.
 
         Args:
-            api_key: As for `create`.
+            api_key: As for `create`. A `SandboxQuery` stands for `query`, which newer programs have in this
+                place.
             query: Which sandboxes to list, for example `SandboxQuery(metadata={"key": "value"})`.
             domain: As for `create`.
             debug: As for `create`.
@@ -299,8 +600,10 @@ class Sandbox:
             InvalidArgumentException: An argument was refused.
             SandboxException: From the sequence: a page could not be fetched.
         """
+        if isinstance(api_key, SandboxQuery):
+            api_key, query = None, api_key
         config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
-        return Listing(lifecycle.pages(config, query or SandboxQuery(), limit, order), next_token)
+        return Listing(queries.sandboxes(config, query or SandboxQuery(), limit, order), next_token)
 
     def __enter__(self) -> Self:
         return self
@@ -311,7 +614,7 @@ class Sandbox:
         if error is None:
             self.kill()
         else:
-            lifecycle.discard(self._config, self._sandbox_id)
+            control.discard(self._config, self._sandbox_id)
 
     def __repr__(self) -> str:
         service = urlsplit(self._config.api_url).netloc.rpartition("@")[2]
@@ -320,9 +623,31 @@ class Sandbox:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._config, self._sandbox_id)
 
+    @classmethod
+    def _of_forks(
+        cls, config: ConnectionConfig, forks: builtins.list[Access | SandboxException]
+    ) -> builtins.list[Self | SandboxException]:
+        return [
+            one
+            if isinstance(one, SandboxException)
+            else cls(config, one.sandbox_id, _Inside.reached_with(config, one))
+            for one in forks
+        ]
+
+    def _link(
+        self,
+        operation: signatures.Operation,
+        path: str | PathLike[str] | None,
+        user: str | None,
+        expiration: int | None,
+    ) -> str:
+        access = self._open().access
+        base = self._config.direct_envd_url(self._sandbox_id, access.domain)
+        return signatures.link(base, operation, path, user, access.token, expiration)
+
     def _open(self) -> _Inside:
         """The way in; a copy that was unpickled asks the service for it first."""
         if self._inside is None:
-            access = lifecycle.get_access(self._config, self._sandbox_id)
+            access = queries.get_access(self._config, self._sandbox_id)
             self._inside = _Inside.reached_with(self._config, access)
         return self._inside
