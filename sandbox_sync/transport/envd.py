@@ -47,6 +47,9 @@ KEEPALIVE_INTERVAL = 50.0
 IDLE_TIMEOUT = 60.0
 """Seconds for which a file transfer may stand still."""
 
+# To servers that find it easier to send files as they are, only this says that it is asked for.
+_GZIP = "gzip, identity;q=0"
+
 # A stream on which this many keepalives in a row are missing is broken.
 _MISSED_KEEPALIVES = 3
 # Seconds by which the server's clock is let go first, so that it is always the server that ends a command.
@@ -276,7 +279,7 @@ class EnvdConnection:
         call = self._call(request.path, request_timeout, FileNotFoundException).at(
             request.method, request.path
         )
-        headers = {**self._headers, **request.headers, "accept-encoding": "gzip" if gzip else "identity"}
+        headers = {**self._headers, **request.headers, "accept-encoding": _GZIP if gzip else "identity"}
 
         def attempt() -> BaseHTTPResponse:
             response = self._origin.request(request.method, _target(request), headers=headers, limit=limit)
