@@ -37,6 +37,8 @@ MAX_MESSAGE = 128 * 1024 * 1024
 
 _MAX_HOSTS = 256
 _MAX_IDLE = 64
+# Some proxies, proxy.py among them, add a second one to a length that is not written in this way.
+_SPELLED = {"content-length": "Content-Length"}
 # A timeout that fires so many seconds before the deadline is the deadline's.
 _CLOCK_SLACK = 0.05
 
@@ -168,7 +170,10 @@ class Origin:
             raise Failure("the time was up before it was sent", reason="deadline", sent=False)
         source = _Source(body) if body is not None and not isinstance(body, bytes) else None
         options: dict[str, Any] = {
-            "headers": {"user-agent": USER_AGENT, **headers},
+            "headers": {
+                "user-agent": USER_AGENT,
+                **{_SPELLED.get(name, name): headers[name] for name in headers},
+            },
             "body": body if source is None else source,
             "timeout": Timeout(connect=limit, read=limit),
             "retries": False,
