@@ -83,14 +83,17 @@ def _parameters(args: ast.arguments) -> tuple[Parameter, ...]:
 
 
 def _signature(node: ast.FunctionDef, is_property: bool) -> str:
-    """Without the types, which the file of facts has."""
+    """Without types, but for those that tell forms apart; the file of facts has all."""
     returns = ast.unparse(node.returns).replace("builtins.", "") if node.returns else "None"
     if is_property:
         return f"{node.name}: {returns}"
     if node.args.kwarg:
         return f"{node.name}(**{node.args.kwarg.arg})"
-    parameters = (
-        name if default is inspect.Parameter.empty else f"{name}={default!r}"
-        for name, default in _parameters(node.args)
-    )
+    parameters = []
+    for argument, (name, default) in zip(node.args.args[1:], _parameters(node.args), strict=True):
+        kind = ast.unparse(argument.annotation) if argument.annotation else ""
+        if default is not inspect.Parameter.empty:
+            parameters.append(f"{name}={default!r}")
+        else:
+            parameters.append(f"{name}: {kind}" if kind.startswith("Literal") else name)
     return f"{node.name}({', '.join(parameters)}) -> {returns}"

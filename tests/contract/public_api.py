@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 import sandbox_sync
 from sandbox_sync._class_or_instance import _TwoForms
 
+# What modules of the SDK call of each other's classes, and users do not.
+_INTERNAL = {"CommandHandle.of_new_command"}
+
 
 class Member(NamedTuple):
     """A public method or property, in one of its forms.
@@ -56,7 +59,7 @@ def members(owner: type) -> Iterator[Member]:
     """The public methods and properties that a class has of its own, or from a base that is not public."""
     bases = [kind for kind in owner.__mro__ if kind is owner or kind.__name__.startswith("_")]
     for name in dict.fromkeys(name for kind in reversed(bases) for name in vars(kind)):
-        if name.startswith("_"):
+        if name.startswith("_") or f"{owner.__name__}.{name}" in _INTERNAL:
             continue
         attribute = inspect.getattr_static(owner, name)
         if isinstance(attribute, property):
