@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +55,9 @@ class Controls(Protocol):
 
     def send_stdin(self, pid: int, data: str | bytes, request_timeout: float | None = None) -> None:
         """Write to a command's standard input."""
+
+    def stream_input(self, pid: int, data: Iterable[str | bytes], *, timeout: float | None = 60) -> None:
+        """Write what an iterable yields to a command's standard input."""
 
     def close_stdin(self, pid: int, request_timeout: float | None = None) -> None:
         """Let a command read the end of its standard input."""
@@ -161,6 +164,10 @@ class CommandHandle:
     output is there to be iterated over: unless there are callbacks, the command is held up until an iteration
     takes it, or `wait` is called, or 30 seconds have passed.
 
+    Callbacks are called in that thread, one at a time and in order. They may use the sandbox and the handle,
+    but not wait for their own command. The first error of one ends the callbacks, is raised by `wait`, and
+    touches nothing else.
+
     Leaving a `with` block kills the command if the handle came from `run`, and disconnects from it if it came
     from `connect`. A handle that is dropped without callbacks disconnects; the command runs on.
     """
@@ -185,7 +192,8 @@ class CommandHandle:
         # The reader must not hold on to the handle, or a handle that is dropped would never go.
         start_thread("sandbox-sync-command", _read, stream, transcript, deliver)
         if deliver is None:
-            weakref.finalize(self, stream.cancel).atexit = False
+            words = "The handle was dropped before the command ended"
+            weakref.finalize(self, _let_go, stream, transcript, words).atexit = False
 
     @classmethod
     def of_new_command(
@@ -297,7 +305,8 @@ class CommandHandle:
             CommandExitException: It ended with an exit code other than 0, unless it was run with
                 `check=False`.
             TimeoutException: It still runs after `timeout` seconds, or its connection's own timeout was up.
-            SandboxException: The connection to the command has ended, so that its end will not be seen.
+            SandboxException: The connection to the command has ended, so that its end will not be seen; or
+                this was called in a callback of the command itself, and would wait for ever.
             Exception: What a callback given to `run` or `connect` raised; once, whether the command has ended
                 or not.
         """
@@ -345,6 +354,24 @@ class CommandHandle:
         self._require_stdin()
         self._controls.send_stdin(self.pid, data, request_timeout)
 
+    def stream_input(self, data: Iterable[str | bytes], *, timeout: float | None = 60) -> None:
+        """Write what an iterable yields to the command's standard input; see `Commands.stream_input`.
+
+        Args:
+            data: Yields what to write; text as UTF-8.
+            timeout: Seconds that all of it may take; 0 or None for no limit.
+
+        Raises:
+            InvalidArgumentException: The command was run without `stdin=True`; or `data` is itself str or
+                bytes, or yields something else.
+            NotFoundException: The command has ended.
+            TimeoutException: `timeout` was up; some of it may have been written.
+            SandboxException: The call failed.
+            Exception: What the iterable raised.
+        """
+        self._require_stdin()
+        self._controls.stream_input(self.pid, data, timeout=timeout)
+
     def close_stdin(self, request_timeout: float | None = None) -> None:
         """Close the command's standard input, so that it reads the end of it.
 
@@ -371,14 +398,13 @@ class CommandHandle:
 
     def disconnect(self) -> None:
         """Stop following the command, which runs on; `commands.connect(pid)` follows it again."""
-        self._transcript.fail(
-            ConnectionException(
-                f"Disconnected from command {self.pid} before it ended; "
-                f"commands.connect({self.pid}) follows it again",
-                sandbox_id=self._controls.sandbox_id,
-            )
+        _let_go(
+            self._stream,
+            self._transcript,
+            f"Disconnected from command {self.pid} before it ended; "
+            f"commands.connect({self.pid}) follows it again",
+            self._controls.sandbox_id,
         )
-        self._stream.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -386,15 +412,17 @@ class CommandHandle:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        end = "disconnected from"
         try:
-            if self._owner and not self._transcript.settled:
-                self.kill()
+            if self._owner and not self._transcript.settled and self.kill():
+                end = "killed"
         except SandboxException as failure:
             if error is None:
                 raise
             logger.warning("command %s was not killed: %s", self.pid, failure)
         finally:
-            self._stream.cancel()
+            words = f"Command {self.pid} was {end} when its `with` block was left"
+            _let_go(self._stream, self._transcript, words, self._controls.sandbox_id)
 
     def __repr__(self) -> str:
         end = self._transcript.end
@@ -410,6 +438,15 @@ class CommandHandle:
             )
 
 
+def _let_go(
+    stream: RpcStream[Any], transcript: Transcript, words: str, sandbox_id: str | None = None
+) -> None:
+    """Stop following a command. Whoever waits for it is told so; a reader that it holds up goes on."""
+    if not transcript.is_inherited:  # in a forked child the lock may be held for ever
+        transcript.fail(ConnectionException(words, sandbox_id=sandbox_id))
+    stream.cancel()
+
+
 def _read(stream: RpcStream[Any], transcript: Transcript, deliver: Callable[[Piece], None] | None) -> None:
     """Follow a command to its end, whatever its callbacks do: their first error ends them and is kept."""
 
@@ -422,6 +459,7 @@ def _read(stream: RpcStream[Any], transcript: Transcript, deliver: Callable[[Pie
                 deliver = None
                 transcript.interrupt(error)
 
+    transcript.written_here()
     try:
         transcript.follow(stream, deliver_until_it_fails if deliver is not None else None)
     except CommandTimeoutException as error:

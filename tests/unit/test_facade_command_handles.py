@@ -8,7 +8,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,7 @@ from sandbox_sync_rpc import process_pb2 as pb
 
 from sandbox_local.rpc import Code, Context, RpcError
 from sandbox_sync import (
+    CommandHandle,
     CommandTimeoutException,
     ConnectionException,
     InvalidArgumentException,
@@ -284,3 +285,67 @@ def test_a_fork_has_no_part_in_a_running_handle(transport: str) -> None:
         assert handle.poll() is None
         assert service.open_streams == 1
         handle.disconnect()
+
+
+def readers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "sandbox-sync-command"]
+
+
+@pytest.mark.parametrize("way", ["wait", "wait with a timeout", "iterate"])
+def test_a_callback_cannot_wait_for_its_own_command(transport: str, way: str) -> None:
+    ways: dict[str, Callable[[CommandHandle], object]] = {
+        "wait": lambda handle: handle.wait(),
+        "wait with a timeout": lambda handle: handle.wait(timeout=30),
+        "iterate": list,
+    }
+    known = threading.Event()
+    with sandbox(transport) as (service, sb):
+        service.start = playing(started(), output("stdout", b"1"), output("stdout", b"2"), ended())
+
+        def on_stdout(text: str) -> None:
+            known.wait(5)
+            ways[way](handle)
+
+        handle = sb.commands.run("x", background=True, on_stdout=on_stdout)
+        known.set()
+        with pytest.raises(SandboxException, match="callback"):
+            handle.wait(timeout=5)
+        assert handle.wait(timeout=5).stdout == "12"
+
+
+def test_a_callback_can_let_go_of_its_own_command(transport: str) -> None:
+    known = threading.Event()
+    with sandbox(transport) as (service, sb):
+        service.start = playing(started(), output("stdout", b"1"))
+
+        def on_stdout(text: str) -> None:
+            known.wait(5)
+            handle.disconnect()
+
+        handle = sb.commands.run("x", background=True, on_stdout=on_stdout)
+        known.set()
+        with pytest.raises(ConnectionException, match=r"commands\.connect\(7\)"):
+            handle.wait(timeout=5)
+        until(lambda: service.open_streams == 0 and not readers(), within=1)
+
+
+@pytest.mark.parametrize("how", ["leave", "drop", "disconnect"])
+def test_a_handle_that_is_let_go_frees_the_reader_that_waits_for_it(transport: str, how: str) -> None:
+    """G11: also of output that is held up for an iteration which never comes."""
+    with sandbox(transport) as (service, sb):
+        much = [output("stdout", b"x" * 30_000) for _ in range(100)]
+        service.start = playing(started(), *much)
+        handle: CommandHandle | None = sb.commands.run("x", background=True, retain_output=False)
+        assert handle is not None
+        until(lambda: handle is not None and len(handle.stdout_bytes) > 900_000)
+        assert readers()
+        if how == "leave":
+            with handle:
+                pass
+            with pytest.raises(ConnectionException, match="killed when its `with` block was left"):
+                handle.wait(timeout=5)
+        elif how == "disconnect":
+            handle.disconnect()
+        handle = None
+        gc.collect()
+        until(lambda: service.open_streams == 0 and not readers(), within=1)
