@@ -35,7 +35,9 @@ class BadAddress(Exception):
 def address(request: Request) -> Address | None:
     """Which sandbox a request is for; None when it is for the control plane.
 
-    Either the host's first label is `PORT-ID`, or the headers E2b-Sandbox-Id and E2b-Sandbox-Port say it.
+    Either the host's first label is `PORT-ID`, or the headers E2b-Sandbox-Id and E2b-Sandbox-Port say it. In
+    links to files the query may say it instead: they come without headers, and names under .localhost, though
+    they are this machine's, are not known to every resolver.
 
     Raises:
         BadAddress: It says it wrongly.
@@ -45,6 +47,8 @@ def address(request: Request) -> Address | None:
         port, sandbox_id = label.split("-")[:2]
     else:
         named, numbered = request.headers.get("e2b-sandbox-id"), request.headers.get("e2b-sandbox-port")
+        if named is None and numbered is None and request.path == "/files":
+            named, numbered = request.parameter("e2b-sandbox-id"), request.parameter("e2b-sandbox-port")
         if named is None and numbered is None:
             return None
         if named is None or numbered is None:

@@ -19,7 +19,7 @@ from sandbox_sync._class_or_instance import (
 from sandbox_sync.access import Access
 from sandbox_sync.by_id import configure
 from sandbox_sync.commands import Commands
-from sandbox_sync.config import ConnectionConfig
+from sandbox_sync.config import ENVD_PORT, ConnectionConfig
 from sandbox_sync.errors import PortNotOpenException, SandboxException, SandboxNotFoundException
 from sandbox_sync.filesystem import Filesystem
 from sandbox_sync.listing import Listing
@@ -329,6 +329,8 @@ class Sandbox:
 
     def is_running(self, request_timeout: float | None = None) -> bool:
         """Whether the sandbox runs, asked of the sandbox itself.
+
+        One that was paused with `auto_resume` is resumed by the question, as by any request.
 
         Args:
             request_timeout: Timeout for the request in seconds.
@@ -642,8 +644,12 @@ class Sandbox:
         expiration: int | None,
     ) -> str:
         access = self._open().access
-        base = self._config.direct_envd_url(self._sandbox_id, access.domain)
-        return signatures.link(base, operation, path, user, access.token, expiration)
+        base, address = self._config.direct_envd_url(self._sandbox_id, access.domain), None
+        if self._config.sandbox_url and (access.domain or "").partition(":")[0] == "localhost":
+            # The embedded server. Not every resolver knows that names under .localhost are this machine's.
+            base = self._config.sandbox_url
+            address = {"e2b-sandbox-id": self._sandbox_id, "e2b-sandbox-port": str(ENVD_PORT)}
+        return signatures.link(base, operation, path, user, access.token, expiration, address=address)
 
     def _open(self) -> _Inside:
         """The way in; a copy that was unpickled asks the service for it first."""

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -24,6 +25,8 @@ def link(
     user: str | None,
     token: str | None,
     expiration: int | None,
+    *,
+    address: Mapping[str, str] | None = None,
 ) -> str:
     """A link to a file.
 
@@ -34,6 +37,7 @@ def link(
         user: Whose file it is; the sandbox's default user when None.
         token: The sandbox's access token, which signs; None for a sandbox that is open to all.
         expiration: Seconds from now for which the link is good; None for as long as the sandbox lives.
+        address: What else the link has to say so that it is found.
 
     Raises:
         InvalidArgumentException: An argument cannot be used, or there is nothing to sign with.
@@ -51,7 +55,8 @@ def link(
             "not expire; leave it out"
         )
     request = (get_files if operation == "read" else post_files).build(**named)
-    return f"{base_url}{request.path}?{urlencode(request.params, quote_via=quote)}".rstrip("?")
+    parameters = [*request.params, *(address or {}).items()]
+    return f"{base_url}{request.path}?{urlencode(parameters, quote_via=quote)}".rstrip("?")
 
 
 def sign(path: str, operation: Operation, user: str, token: str, end: int | None) -> str:

@@ -45,6 +45,14 @@ def test_the_host_or_the_headers_say_which_sandbox_is_meant(
     assert address(request("GET", "/", **headers)) == wanted
 
 
+def test_the_query_of_a_link_to_a_file_says_it_too() -> None:
+    query = "?path=x&e2b-sandbox-id=iabc&e2b-sandbox-port=49983"
+    assert address(request("GET", f"/files{query}", host="127.0.0.1:3000")) == Address("iabc", 49983)
+    assert address(request("GET", f"/sandboxes{query}", host="127.0.0.1:3000")) is None
+    named = {"e2b_sandbox_id": "iother", "e2b_sandbox_port": "49983"}
+    assert address(request("GET", f"/files{query}", **named)) == Address("iother", 49983)
+
+
 @pytest.mark.parametrize(
     ("headers", "message"),
     [
