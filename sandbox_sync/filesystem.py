@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 
+# What the documents call the parameters of `write`, each of which means one thing or another by its form.
+_EITHER_FORM = ("path_or_files", "data_or_user", "user_or_request_timeout", "request_timeout_or_none")
+
 
 class Filesystem:
     """Reads, writes and arranges files in a sandbox. Used as `sandbox.files`.
@@ -174,7 +177,10 @@ class Filesystem:
             ConnectionException: The connection broke.
             SandboxException: The request failed.
         """
+        arguments += _under_documented_names(options, len(arguments))
         several = "files" in options or (arguments and isinstance(arguments[0], (list, tuple)))
+        if several and arguments[3:] == (None,):
+            arguments = arguments[:3]
         return self.write_files(*arguments, **options) if several else self._write_file(*arguments, **options)
 
     def write_files(
@@ -435,6 +441,12 @@ class Filesystem:
         return self._envd.unary(
             call, request, user=user, request_timeout=request_timeout, not_found=FileNotFoundException
         )
+
+
+def _under_documented_names(options: dict[str, Any], start: int) -> tuple[Any, ...]:
+    """Take the arguments of `write` given by the names that its forms share, to be passed by position."""
+    end = max((count for count, name in enumerate(_EITHER_FORM, 1) if name in options), default=0)
+    return tuple(options.pop(name, None) for name in _EITHER_FORM[start:end])
 
 
 def _write_info(file: WrittenFile) -> WriteInfo:
