@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 FACTS = Path(__file__).with_name("documented_surface.pyi")
 
-_OWNER = {"SandboxApi": "Sandbox", "SandboxClass": "Sandbox"}
-_SECTION = {"SandboxClass": "Sandbox"}
+_OWNER = {"SandboxApi": "Sandbox", "SandboxClass": "Sandbox", "FilesystemWrite": "Filesystem"}
+_SECTION = {"SandboxClass": "Sandbox", "FilesystemWrite": "Filesystem"}
+_ON_CLASS = {"SandboxApi", "SandboxClass"}
 
 
 class Parameter(NamedTuple):
@@ -67,7 +68,7 @@ def _entry(kind: str, node: ast.FunctionDef) -> Entry:
         owner=_OWNER.get(kind, kind),
         method=node.name,
         form=ast.get_docstring(node) or "",
-        on_class=kind in _OWNER or node.name == "__init__",
+        on_class=kind in _ON_CLASS or node.name == "__init__",
         is_property=is_property,
         parameters=_parameters(node.args),
         signature=_signature(node, is_property),

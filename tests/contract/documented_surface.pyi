@@ -1,7 +1,8 @@
 """The documented surface, as blocking calls: what this SDK is held to.
 
 Each method of a class here is one entry. A docstring tells the forms of a name apart. The entries of
-`SandboxApi` and `SandboxClass` are called on the class, those of `Sandbox` on a sandbox.
+`SandboxApi` and `SandboxClass` are called on the class, those of `Sandbox` on a sandbox. `FilesystemWrite`
+has the two forms of `Filesystem.write` in one, as the documents show what implements them.
 """
 
 import builtins
@@ -158,15 +159,6 @@ class Filesystem(Protocol):
         request_timeout: float | None = None,
     ) -> builtins.list[WriteInfo]:
         """several"""
-    @overload
-    def write(
-        self,
-        path_or_files: str | builtins.list[WriteEntry],
-        data_or_user: Contents | Username = "user",
-        user_or_request_timeout: float | Username | None = None,
-        request_timeout_or_none: float | None = None,
-    ) -> WriteInfo | builtins.list[WriteInfo]:
-        """either"""
     def list(
         self,
         path: str,
@@ -194,6 +186,16 @@ class Filesystem(Protocol):
         timeout: float | None = 60,
         recursive: bool = False,
     ) -> WatchHandle: ...
+
+class FilesystemWrite(Protocol):
+    def write(
+        self,
+        path_or_files: str | builtins.list[WriteEntry],
+        data_or_user: Contents | Username = "user",
+        user_or_request_timeout: float | Username | None = None,
+        request_timeout_or_none: float | None = None,
+    ) -> WriteInfo | builtins.list[WriteInfo]:
+        """either"""
 
 class Pty(Protocol):
     def kill(self, pid: int, request_timeout: float | None = None) -> bool: ...

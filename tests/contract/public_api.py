@@ -76,7 +76,7 @@ def members(owner: type) -> Iterator[Member]:
 
 
 def _declarations(function: Callable[..., Any]) -> list[ast.FunctionDef]:
-    code = inspect.unwrap(function).__code__
+    code = function.__code__
     for siblings in _bodies(code.co_filename):
         for position, node in enumerate(siblings):
             if isinstance(node, ast.FunctionDef) and code.co_firstlineno == _first_line(node):
