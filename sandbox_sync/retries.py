@@ -38,7 +38,7 @@ class Attempt:
         repeatable: Whether doing it twice does no harm: an idempotent call, or one with an Idempotency-Key.
         reason: Why it failed; see `failures.Reason`.
         sent: Whether any of it may have reached the server.
-        status: HTTP status of the answer, if there was one.
+        status: HTTP status of the answer, or of one that would say the same; None if there is none.
         headers: Headers of the answer, names in lower case.
         time_left: Seconds until the deadline; None for any time.
         gone: Whether the service says that the sandbox is not there.
@@ -177,7 +177,7 @@ def _decide(number: int, failure: Failure, repeatable: bool, deadline: Deadline)
         repeatable=repeatable,
         reason=failure.reason,
         sent=failure.sent,
-        status=failure.status,
+        status=failure.likened_status,
         headers=failure.headers,
         time_left=deadline.remaining(),
         gone=failure.says_gone,

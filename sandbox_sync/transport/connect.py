@@ -370,7 +370,7 @@ def _raise_error_in(end: bytes) -> None:
     except (ValueError, AttributeError, RecursionError):
         raise _not_connect("its last frame is not a JSON object") from None
     if error is not None:
-        raise RpcFailure.from_end(error)
+        raise RpcFailure.from_end(error, value.get("metadata"))
 
 
 def _framed(message: bytes) -> bytes:

@@ -23,7 +23,7 @@ from sandbox_sync.errors import (
     SandboxState,
 )
 from sandbox_sync.transport.connect import ConnectChannel
-from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
+from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure, require_json
 from sandbox_sync.transport.files import Download, Payload
 from sandbox_sync.transport.lazy import lazy
 from sandbox_sync.transport.log import CallLog
@@ -328,14 +328,16 @@ class EnvdConnection:
             request.method, request.path
         )
         try:
-            return retries.call(
+            response = retries.call(
                 lambda: self._session.attempt(request, {}, deadline, silence, payload),
                 repeatable=payload.repeatable,
                 deadline=deadline,
                 log=self._log(call),
             )
+            require_json(response.status_code, response.headers, response.content)
         except Failure as failure:
             raise self._http_error(failure, call, deadline) from None
+        return response
 
     def is_healthy(self, request_timeout: float | None = None) -> bool:
         """Whether the sandbox runs.
@@ -392,9 +394,16 @@ class EnvdConnection:
             return "unknown"
         request = get_health.build()
         patience = deadline.sooner(min(_PROBE_SECONDS, self._keepalive))
-        log = CallLog(self.config.log, request.method, request.path, self.sandbox_id)
+        ask = CallLog(self.config.log, request.method, request.path, self.sandbox_id).watched(
+            lambda: self._session.attempt(request, {}, patience)
+        )
         try:
-            log.watched(lambda: self._session.attempt(request, {}, patience))()
+            try:
+                ask()
+            except Failure as answer:
+                if answer.reason != "broken":
+                    raise
+                ask()  # it may have been a connection that had broken with the one that is asked about
         except Failure as answer:
             return "gone" if answer.says_gone else "unknown"
         return "alive"

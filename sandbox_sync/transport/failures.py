@@ -24,7 +24,7 @@ _CODE_OF_STATUS: Mapping[int, str] = {
     401: "unauthenticated",
     403: "permission_denied",
     404: "not_found",
-    409: "already_exists",
+    409: "aborted",  # what proxies say of a sandbox that is changing its state, and not "already_exists"
     413: "resource_exhausted",
     429: "resource_exhausted",
     499: "canceled",
@@ -43,6 +43,8 @@ _CODES = frozenset(_CODE_OF_STATUS.values()) | {
     "data_loss",
     "already_exists",
 }
+# The HTTP status of an answer that the call may be made again after, if its code came without one.
+_STATUS_OF_CODE: Mapping[str, int] = {"resource_exhausted": 429, "unavailable": 503, "deadline_exceeded": 504}
 # Answers after which the call has certainly had no effect.
 _REFUSING_STATUSES = frozenset({400, 401, 403, 404, 405, 409, 411, 413, 415, 422, 429, 501, 505, 507})
 _AMBIGUOUS_CODES = frozenset(
@@ -65,7 +67,10 @@ class Failure(Exception):
         status: HTTP status of the answer, if there was one.
         headers: Headers of the answer, names in lower case.
         maybe_executed: Whether the call, or an earlier attempt of it, may have taken effect.
+        is_of_something_else: Whether the answer is not one of the service, as under a wrong URL.
     """
+
+    is_of_something_else = False
 
     def __init__(
         self,
@@ -87,6 +92,11 @@ class Failure(Exception):
     def leaves_doubt(self) -> bool:
         """Whether the server may have done what was asked in spite of this failure."""
         return self.sent and self.status not in _REFUSING_STATUSES
+
+    @property
+    def likened_status(self) -> int | None:
+        """The HTTP status of the answer, or of one that would say the same."""
+        return self.status
 
     @property
     def unavailable(self) -> bool:
@@ -114,6 +124,7 @@ class HTTPFailure(Failure):
     def __init__(self, message: str, *, body: bytes = b"", **particulars: Any) -> None:
         super().__init__(message, **particulars)
         self.body = body
+        self.is_of_something_else = _is_no_json(body)
 
     @classmethod
     def from_answer(cls, status: int, headers: Mapping[str, str], body: bytes) -> HTTPFailure:
@@ -122,9 +133,23 @@ class HTTPFailure(Failure):
             words_of(status, body),
             reason="answer",
             status=status,
-            headers={name.lower(): value for name, value in headers.items()},
+            headers=_lower(headers),
             body=body,
         )
+
+
+def require_json(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Make sure that a good answer is one of the service's, which have JSON for a body or none.
+
+    Raises:
+        HTTPFailure: It is a page of something else.
+    """
+    if _is_no_json(body):
+        kind = headers.get("content-type", "").split(";")[0] or "of no type"
+        words = (
+            f"something answered with HTTP status {status} and no JSON ({kind}): is the URL the service's?"
+        )
+        raise HTTPFailure(words, reason="answer", status=status, headers=_lower(headers), body=body)
 
 
 class RpcFailure(Failure):
@@ -132,7 +157,10 @@ class RpcFailure(Failure):
 
     Attributes:
         code: One of the sixteen codes that gRPC and Connect share, in Connect's spelling: "not_found".
+        is_of_proxy: Whether the answer named no such code, as those of what stands before a server do.
     """
+
+    is_of_proxy = False
 
     def __init__(self, message: str, *, code: str, **particulars: Any) -> None:
         self.code = code
@@ -140,6 +168,10 @@ class RpcFailure(Failure):
 
     def leaves_doubt(self) -> bool:
         return super().leaves_doubt() and (self.reason != "answer" or self.code in _AMBIGUOUS_CODES)
+
+    @property
+    def likened_status(self) -> int | None:
+        return self.status or _STATUS_OF_CODE.get(self.code)
 
     @property
     def unavailable(self) -> bool:
@@ -158,27 +190,40 @@ class RpcFailure(Failure):
     @classmethod
     def from_answer(cls, status: int, headers: Mapping[str, str], body: bytes) -> RpcFailure:
         """The failure that an answer with an error status stands for, the server's or a proxy's."""
-        code = json_object(body).get("code")
-        if not (isinstance(code, str) and code in _CODES):
-            # Proxies and the token check answer with the HTTP status for a code.
-            code = _CODE_OF_STATUS.get(code if isinstance(code, int) else status, "unknown")
-        return cls(
+        said = json_object(body).get("code")
+        named = isinstance(said, str) and said in _CODES
+        # Proxies and the token check answer with the HTTP status for a code.
+        code = _CODE_OF_STATUS.get(said if isinstance(said, int) else status, "unknown")
+        failure = cls(
             words_of(status, body),
-            code=code,
+            code=str(said) if named else code,
             reason="answer",
             status=status,
-            headers={name.lower(): value for name, value in headers.items()},
+            headers=_lower(headers),
         )
+        failure.is_of_proxy = not named
+        failure.is_of_something_else = _is_no_json(body)
+        return failure
 
     @classmethod
-    def from_end(cls, error: Any) -> RpcFailure:
-        """The failure that the last frame of a stream tells of: an object with a code and a message."""
+    def from_end(cls, error: Any, metadata: Any = None) -> RpcFailure:
+        """The failure that the last frame of a stream tells of.
+
+        Args:
+            error: An object with a code and a message.
+            metadata: What would be headers in an answer of its own: names, and lists of values.
+        """
         words = error if isinstance(error, dict) else {}
         code, message = words.get("code"), words.get("message")
         return cls(
             message[:_LONGEST_QUOTE] if isinstance(message, str) else "",
             code=code if isinstance(code, str) and code in _CODES else "unknown",
             reason="answer",
+            headers={
+                name.lower(): values[0]
+                for name, values in (metadata.items() if isinstance(metadata, dict) else ())
+                if isinstance(values, list) and values and isinstance(values[0], str)
+            },
         )
 
 
@@ -188,9 +233,13 @@ def words_of(status: int, body: bytes) -> str:
     if isinstance(message, str) and message:
         return message[:_LONGEST_QUOTE]
     text = body[:_LONGEST_QUOTE].decode("utf-8", "replace").strip()
-    return (
-        text if text and not text.startswith(("<", "{")) else f"the server answered with HTTP status {status}"
-    )
+    if text and not text.startswith(("<", "{")):
+        return text
+    if 300 <= status < 400:
+        return (
+            f"the server redirects (HTTP status {status}), which is not followed: is the URL the service's?"
+        )
+    return f"the server answered with HTTP status {status}"
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -200,3 +249,18 @@ def json_object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _is_no_json(body: bytes) -> bool:
+    """Whether there is a body, and it is nothing that a JSON API would send."""
+    if not body.strip():
+        return False
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -7,6 +7,7 @@ it takes time to load, starts threads, and minds forks and gevent.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -29,9 +30,10 @@ R = TypeVar("R")
 # Seconds by which gRPC's own deadline of a stream comes after the one that the server is told of.
 _GRACE = 5.0
 
-# What gRPC says of connections that could not be made, and of such that broke; servers never say these.
+# What gRPC says of connections that could not be made, of such that broke, and of answers that are no gRPC.
 _NOT_CONNECTED = ("failed to connect", "DNS resolution failed", "name resolution")
 _BROKEN = ("Socket closed", "Connection reset", "Broken pipe", "GOAWAY", "RST_STREAM", "Stream removed")
+_OTHER_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
 
 
 class GrpcChannel:
@@ -291,16 +293,26 @@ def _failure(error: Any, reason: Reason | None) -> RpcFailure:
         reason: Why it came to be, if it was us who ended the call.
     """
     status = error.code() or grpc.StatusCode.UNKNOWN
+    headers = {
+        name: value
+        for name, value in (*(error.initial_metadata() or ()), *(error.trailing_metadata() or ()))
+        if isinstance(value, str)
+    }
     code = "canceled" if status is grpc.StatusCode.CANCELLED else status.name.lower()
     message = error.details() or ""
     sent = True
     if reason is None:
         reason, sent = _reason(status, message)
+    other = _OTHER_STATUS.fullmatch(message) if reason == "answer" else None
+    if other is not None:
+        failure = RpcFailure.from_answer(int(other.group(1)), headers, b"")
+        failure.is_of_something_else = True
+        return failure
     if "larger than max" in message:
         code, reason = "out_of_range", "answer"  # our own limit: neither a matter of rates nor of connections
     if "Expected SETTINGS" in message:
         message = f'the server does not speak gRPC; use transport="connect" ({message})'
-    return RpcFailure(message, code=code, reason=reason, sent=sent)
+    return RpcFailure(message, code=code, reason=reason, sent=sent, headers=headers)
 
 
 def _reason(status: grpc.StatusCode, message: str) -> tuple[Reason, bool]:

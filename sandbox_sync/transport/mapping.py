@@ -31,6 +31,19 @@ _BY_CODE: Mapping[str, type[SandboxException]] = {
     "resource_exhausted": errors.RateLimitException,
 }
 
+# What to do about it, where what happened does not say so. Of classes that have none here it depends.
+_ADVICE: Mapping[type[SandboxException], str] = {
+    errors.AuthenticationException: "check the key, the token and the user that the call was made with",
+    errors.SandboxNotFoundException: "Sandbox.list() shows the sandboxes that there are",
+    errors.ConflictException: "look at its state with get_info() and try again when that has changed",
+    errors.GuestUnresponsiveException: "try again, or kill the sandbox",
+    errors.NotEnoughSpaceException: "remove files, or use a template with a larger disk",
+    errors.RateLimitException: "try again later",
+    errors.ServiceBusyException: "try again later",
+    errors.SandboxUnreachableException: "check the network, and whether the sandbox runs, with is_running()",
+    errors.PortNotOpenException: "start a server on that port, or wait until it listens",
+}
+
 
 @dataclass(frozen=True)
 class Call:
@@ -90,10 +103,10 @@ def rpc_error(failure: RpcFailure, call: Call, state: SandboxState = "unknown") 
     if failure.reason != "answer":
         return incomplete_call_error(failure, call, state)
     if failure.code in ("deadline_exceeded", "canceled"):
-        return _timeout(failure, call, failure.code)
+        return _timeout(failure, call, failure.code, by_proxy=failure.is_of_proxy)
     if failure.unavailable:
         return _unavailable(failure, call, state)
-    if failure.code == "not_found":
+    if failure.code == "not_found" and not failure.is_of_something_else:
         return _make(call.not_found, failure, call)
     kind = _BY_CODE.get(failure.code)
     if kind is not None:
@@ -121,7 +134,10 @@ def incomplete_call_error(failure: Failure, call: Call, state: SandboxState) -> 
         did = "call was cancelled"
     if call.sandbox_id is not None and state == "unknown" and failure.reason == "connect":
         return _unreachable(failure, call, state, f"{did}: {failure.message}")
-    error = _make(errors.ConnectionException, failure, call, f"{did}: {failure.message}")
+    did += f": {failure.message}; " + (
+        "the call may have taken effect" if failure.maybe_executed else "nothing was sent, so try again"
+    )
+    error = _make(errors.ConnectionException, failure, call, did)
     error.sandbox_state = state
     return error
 
@@ -133,7 +149,7 @@ def needs_probe(failure: Failure) -> bool:
 
 
 def _by_status(failure: Failure, call: Call) -> SandboxException:
-    if failure.status == 404:
+    if failure.status == 404 and not failure.is_of_something_else:
         return _make(call.not_found, failure, call)
     return _make(_BY_STATUS.get(failure.status or 0, SandboxException), failure, call)
 
@@ -162,14 +178,19 @@ def _unreachable(failure: Failure, call: Call, state: SandboxState, message: str
     return error
 
 
-def _timeout(failure: Failure, call: Call, code: str | None = None) -> SandboxException:
+def _timeout(
+    failure: Failure, call: Call, code: str | None = None, *, by_proxy: bool = False
+) -> SandboxException:
     limit = "" if call.limit is None else f" ({call.limit:g} s)"
     kind: type[errors.TimeoutException]
     if call.clock == "timeout":
         kind, what = errors.CommandTimeoutException, f"it ran longer than its `timeout`{limit}"
     else:
         kind, what = errors.RequestTimeoutException, f"the call took longer than `request_timeout`{limit}"
-    error = _make(kind, failure, call, f"{what}; pass a larger one, or 0 for no limit")
+    words = f"{what}; pass a larger one, or 0 for no limit"
+    if by_proxy:
+        words = f"a server on the way gave up waiting before {call.clock}{limit} was up: {failure.message}"
+    error = _make(kind, failure, call, words)
     error.clock = call.clock
     error.limit = call.limit
     error.code = code
@@ -177,8 +198,13 @@ def _timeout(failure: Failure, call: Call, code: str | None = None) -> SandboxEx
 
 
 def _make(kind: type[E], failure: Failure, call: Call, message: str | None = None) -> E:
+    wait = retry_after(failure.headers)
+    message = message or failure.message
+    advice = _ADVICE.get(kind)
+    if issubclass(kind, (errors.RateLimitException, errors.ServiceBusyException)) and wait is not None:
+        advice = f"try again in {wait:g} s"
     error = kind(
-        message or failure.message,
+        message if advice is None else f"{message}; {advice}",
         status=failure.status,
         code=failure.code if isinstance(failure, RpcFailure) else None,
         request_id=failure.headers.get("x-request-id"),
@@ -188,7 +214,7 @@ def _make(kind: type[E], failure: Failure, call: Call, message: str | None = Non
     )
     error.maybe_executed = failure.maybe_executed
     if isinstance(error, (errors.RateLimitException, errors.ServiceBusyException)):
-        error.retry_after = retry_after(failure.headers)
+        error.retry_after = wait
     return error
 
 

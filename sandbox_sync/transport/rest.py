@@ -10,7 +10,7 @@ from sandbox_sync._version import __version__
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.errors import NotFoundException, SandboxNotFoundException
-from sandbox_sync.transport.failures import Failure
+from sandbox_sync.transport.failures import Failure, require_json
 from sandbox_sync.transport.log import CallLog
 from sandbox_sync.transport.mapping import Call, control_plane_error
 from sandbox_sync.transport.session import HTTPSession
@@ -109,11 +109,13 @@ class TimedClient:
         """
         call = self._call.at(request.method, request.path)
         try:
-            return retries.call(
+            response = retries.call(
                 lambda: self._session.attempt(request, self._extra, self._deadline),
                 repeatable=self._repeatable or request.method in IDEMPOTENT,
                 deadline=self._deadline,
                 log=CallLog(self._logger, call.method, call.path, call.sandbox_id),
             )
+            require_json(response.status_code, response.headers, response.content)
         except Failure as failure:
             raise control_plane_error(failure, call) from None
+        return response

@@ -6,17 +6,19 @@ A new call is one more line of `CALLS`; it is then held to all that the tests of
 from __future__ import annotations
 
 import io
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sandbox_sync import Sandbox, SandboxException
+from sandbox_sync.access import Access
 from sandbox_sync.config import ConnectionConfig
-from sandbox_sync.lifecycle import Access
 from sandbox_sync.sandbox import _Inside
+from tests.unit.wire_server import Peer, Received
 
 API_KEY = "key-of-the-account"
 TOKEN = "token-of-the-sandbox"
@@ -356,10 +358,13 @@ def run_all(
     transport: str = "connect",
 ) -> list[Outcome]:
     """Make all calls, each on a sandbox of its own and with its `limit` of seconds, a few at a time."""
-    limit_of = limit if callable(limit) else lambda call: limit
+
+    def run(call: Call, target: Target) -> Outcome:
+        return attempt(call, target, limit(call) if callable(limit) else limit)
+
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         targets = [(call, Target(url, f"i{number}", transport)) for number, call in enumerate(calls)]
-        return list(pool.map(lambda pair: attempt(*pair, limit_of(pair[0])), targets))
+        return list(pool.map(run, *zip(*targets, strict=True)))
 
 
 def verdict(outcomes: Iterable[Outcome]) -> list[str]:
@@ -367,22 +372,44 @@ def verdict(outcomes: Iterable[Outcome]) -> list[str]:
     return [problem for outcome in outcomes for problem in outcome.problems]
 
 
-class Counter:
-    """Counts requests by the sandbox that they are for: `run_all` gives each call another."""
+class Playing:
+    """What a server needs to know of the calls that are made on it: `run_all` gives each another sandbox.
 
-    def __init__(self) -> None:
+    Args:
+        calls: The calls, in the order in which `run_all` got them.
+        health: What the sandboxes' health check answers where it is not the call itself: status and body.
+    """
+
+    def __init__(self, calls: Sequence[Call] = CALLS, health: tuple[int, bytes] = (204, b"")) -> None:
+        self._calls = calls
+        self._health = health
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def add(self, headers: dict[str, str], path: str) -> int:
-        """Count one more request; returns how many that makes."""
-        parts = path.partition("?")[0].split("/")
-        name = headers.get("e2b-sandbox-id") or next((p for p in parts if p[:1] == "i"), path)
-        with self._lock:
-            self._counts[name] = self._counts.get(name, 0) + 1
-            return self._counts[name]
+    def is_aside(self, peer: Peer, request: Received) -> bool:
+        """Answer what a call asks for beside its own request: is the sandbox alive, has a command started."""
+        path = request.target.partition("?")[0]
+        call = self._call_of(request, path)
+        if path == call.path.format(id=self._id_of(request, path)):
+            with self._lock:
+                self._counts[call.name] = self._counts.get(call.name, 0) + 1
+            return False
+        if path == "/health":
+            peer.answer(*self._health)
+        else:
+            peer.answer(body=b"", content_type="application/proto")
+        return True
 
     def of(self, outcome: Outcome) -> int:
-        """How many requests a call made."""
-        name = outcome.target.sandbox_id if outcome.call.of_sandbox else outcome.call.path
-        return self._counts.get(name, 0)
+        """How many requests a call has made."""
+        return self._counts.get(outcome.call.name, 0)
+
+    def _call_of(self, request: Received, path: str) -> Call:
+        name = self._id_of(request, path)
+        if name is not None:
+            return self._calls[int(name[1:])]
+        return next(call for call in self._calls if (call.method, call.path) == (request.method, path))
+
+    def _id_of(self, request: Received, path: str) -> str | None:
+        known = request.headers.get("e2b-sandbox-id")
+        return known or next((part for part in path.split("/") if re.fullmatch(r"i\d+", part)), None)

@@ -86,7 +86,8 @@ class GrpcPeer:
 
     def refuse(self, stream: int, status: int, message: str = "", **headers: str) -> None:
         """Answer with nothing but a status of gRPC."""
-        self.head(stream, end=True, grpc_status=str(status), grpc_message=message, **headers)
+        told = {"grpc_status": str(status), "grpc_message": message}
+        self.head(stream, end=True, **{**told, **headers})  # type: ignore[arg-type]  # headers, all of them
 
 
 def message(data: bytes, *, size: int | None = None, flags: int = 0) -> bytes:

@@ -28,7 +28,8 @@ def head_for(request: Received) -> bytes:
     return b"HTTP/1.1 200 OK\r\n" + HEADS[name] + b"\r\n"
 
 
-def drip(peer: Peer, data: bytes, pause: float) -> None:
+def drip(peer: Peer, data: bytes, pause: float, before: bytes = b"") -> None:
+    peer.send(before)
     for byte in data:
         peer.send(bytes([byte]))
         time.sleep(pause)
@@ -71,10 +72,10 @@ SLOW = {
     "stops after the head": reading(only_the_head),
     "drips the head, a byte in 0.2 s": reading(lambda peer, request: drip(peer, head_for(request), 0.2)),
     "drips the body, a byte a second": reading(
-        lambda peer, request: (peer.send(head_for(request)), drip(peer, body_of(request), 1.0))  # type: ignore[func-returns-value]
+        lambda peer, request: drip(peer, body_of(request), 1.0, head_for(request))
     ),
     "drips the body, a byte in 0.2 s": reading(
-        lambda peer, request: (peer.send(head_for(request)), drip(peer, body_of(request), 0.2))  # type: ignore[func-returns-value]
+        lambda peer, request: drip(peer, body_of(request), 0.2, head_for(request))
     ),
     "tells to continue for ever": reading(continues),
 }
