@@ -20,7 +20,12 @@ from sandbox_sync.access import Access
 from sandbox_sync.by_id import configure
 from sandbox_sync.commands import Commands
 from sandbox_sync.config import ENVD_PORT, ConnectionConfig
-from sandbox_sync.errors import PortNotOpenException, SandboxException, SandboxNotFoundException
+from sandbox_sync.errors import (
+    InvalidArgumentException,
+    PortNotOpenException,
+    SandboxException,
+    SandboxNotFoundException,
+)
 from sandbox_sync.filesystem import Filesystem
 from sandbox_sync.listing import Listing
 from sandbox_sync.models import (
@@ -82,6 +87,14 @@ class Sandbox:
 
     default_template = "base"
     """The template of `create()` when none is named; for subclasses to change."""
+
+    def __new__(cls, *arguments: Any, **_options: Any) -> Self:
+        if not (arguments and isinstance(arguments[0], ConnectionConfig)):
+            raise InvalidArgumentException(
+                f"{cls.__name__}(...) makes no sandbox. Use {cls.__name__}.create() to make one, or "
+                f"{cls.__name__}.connect(sandbox_id) to attach to one that there is"
+            )
+        return super().__new__(cls)
 
     def __init__(self, config: ConnectionConfig, sandbox_id: str, inside: _Inside | None = None) -> None:
         """Use `Sandbox.create()` or `Sandbox.connect()` instead."""

@@ -25,6 +25,7 @@ from sandbox_sync import (
     Filesystem,
     FilesystemEvent,
     FileType,
+    InvalidArgumentException,
     ProcessInfo,
     Pty,
     PtySize,
@@ -126,10 +127,11 @@ def test_create(account: dict[str, object], call: Call) -> None:
 
 
 @pytest.mark.documented("Sandbox.__init__")
-def test_a_sandbox_is_not_made_with_its_class(call: Call) -> None:
-    """The documents name the constructor to say that it is not for use."""
-    with pytest.raises(TypeError, match=r"Sandbox\.create\(\)"):
-        Sandbox(api_key="key", domain="sandboxes.example")  # type: ignore[call-arg]
+@pytest.mark.parametrize("given", [(), ("base",)])
+def test_a_sandbox_is_not_made_with_its_class(given: tuple[str, ...]) -> None:
+    """The documents have the constructor only to say that it is not for use."""
+    with pytest.raises(InvalidArgumentException, match=r"Use Sandbox\.create\(\)"):
+        Sandbox(*given, api_key="key", domain="sandboxes.example")  # type: ignore[call-arg, arg-type]
     assert "Sandbox.create()" in (Sandbox.__init__.__doc__ or "")
 
 
