@@ -222,8 +222,11 @@ def keeps_memory(mode: str) -> bool:
 def _network(name: str, network: Any, kind: Any) -> dict[str, Any]:
     _require_known(name, network, kind)
     fields = dict(network)
-    for host, rules in (fields.get("rules") or {}).items():
-        for rule in rules:
+    rules = fields.get("rules") or {}
+    if not isinstance(rules, Mapping) or not all(isinstance(of_host, list) for of_host in rules.values()):
+        raise InvalidArgumentException(f"{name}: rules has to be a dict of lists of rules, by host name")
+    for host, of_host in rules.items():
+        for rule in of_host:
             _require_known(f"{name}: rules[{host!r}]", rule, SandboxNetworkRule)
     proxy = fields.get("egress_proxy")
     if proxy is not None:

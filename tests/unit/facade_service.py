@@ -91,6 +91,7 @@ class Service:
     listings: int = 0
     signals: list[tuple[int, int]] = field(default_factory=list)
     inputs: list[bytes] = field(default_factory=list)
+    health: tuple[int, Any] = (204, None)
     open_streams: int = 0
     url: str = ""
 
@@ -113,7 +114,8 @@ class Service:
     async def handle(self, request: Request) -> Response:
         if "e2b-sandbox-id" in request.headers:
             if request.path == "/health":
-                return Response(204)
+                status, body = self.health
+                return Response.json(status, body) if body else Response(status)
             return await self._rpc().handle(request, None)
         body = await request.body.read(1 << 20)
         headers = {name.lower(): value for name, value in request.headers.fields()}

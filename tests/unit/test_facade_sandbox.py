@@ -6,7 +6,8 @@ import logging
 import multiprocessing
 import pickle
 import time
-from datetime import datetime, timezone
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
@@ -17,12 +18,14 @@ from sandbox_sync import (
     CommandResult,
     ConnectionException,
     InvalidArgumentException,
+    PtySize,
     RateLimitException,
     Sandbox,
     SandboxException,
     SandboxNotFoundException,
     SandboxQuery,
     SandboxState,
+    SandboxUnreachableException,
     TemplateException,
 )
 from tests.unit.facade_service import CREATED, ended, output, playing, running, sandbox, started
@@ -53,6 +56,43 @@ def test_create_sends_what_was_given_and_nothing_else() -> None:
         assert full.body == {"templateID": "py", "timeout": 60, "metadata": {"m": "1"}, "envVars": {"E": "2"}}
         assert full.headers["x-api-key"] == "key"
         assert full.headers["x-extra"] == "yes"
+
+
+def test_documented_arguments_may_stand_in_their_documented_order() -> None:
+    """And where newer programs have another one in a place, theirs is understood, too."""
+    with running() as (service, more):
+        key, where = more.pop("api_key"), {"api_url": more["api_url"]}
+        service.answer("POST", "/v2/sandboxes/isandbox/connect", (200, CREATED))
+        service.answer("POST", "/sandboxes/isandbox/timeout", (204, None))
+        service.answer("GET", "/sandboxes/isandbox", (200, DETAIL))
+        service.answer("GET", "/v2/sandboxes", (200, []))
+        query = SandboxQuery(template="py")
+        Sandbox.create("py", 60, {}, {}, key, "e2b.app", False, 5, None, True, **more)
+        Sandbox.connect("isandbox", key, "e2b.app", False, None, **more)
+        Sandbox.kill("isandbox", key, "e2b.app", False, 5, None, **where)
+        Sandbox.set_timeout("isandbox", 60, key, "e2b.app", False, 5, None, **where)
+        Sandbox.get_info("isandbox", key, "e2b.app", False, 5, {"X-Extra": "1"}, None, **where)
+        list(Sandbox.list(key, query, "e2b.app", False, 5, {"X-Extra": "1"}, None, **where))
+        assert len(service.asked) == 6
+        assert {asked.headers["x-api-key"] for asked in service.asked} == {key}
+        assert [asked.headers.get("x-extra") for asked in service.asked] == [None] * 4 + ["1"] * 2
+
+
+def test_newer_arguments_in_the_place_of_the_api_key_are_understood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with running() as (service, more):
+        monkeypatch.setenv("E2B_API_KEY", more.pop("api_key"))
+        service.answer("POST", "/v2/sandboxes/isandbox/connect", (200, CREATED))
+        service.answer("GET", "/v2/sandboxes", (200, []))
+        Sandbox.create("py", 60, {}, {}, True, **more)
+        Sandbox.connect("isandbox", 90, **more)
+        list(Sandbox.list(SandboxQuery(template="py"), **more))
+        created, connected, listed_ = service.asked
+        assert created.body["timeout"] == 60
+        assert connected.body == {"timeout": 90}
+        assert listed_.query["template"] == "py"
+        assert {asked.headers["x-api-key"] for asked in service.asked} == {"key"}
 
 
 def test_a_subclass_has_its_own_template_and_makes_its_own_kind() -> None:
@@ -224,6 +264,99 @@ def test_info_has_the_documented_names() -> None:
         assert info.network["allow_out"] == ["example.com"]
         assert info.volume_mounts == [{"name": "data", "path": "/data"}]
         assert "token" not in repr(info)
+
+
+@pytest.mark.parametrize("value", [timedelta(seconds=5), float("nan"), -1, "soon"])
+def test_a_time_that_is_none_is_refused_alike_everywhere(value: Any) -> None:
+    """G57: no call takes for a number of seconds what another refuses; None and 0 mean the same in all."""
+    with sandbox() as (service, sb):
+        options: dict[str, Any] = {"api_key": "key", "api_url": sb.connection_config.api_url}
+        lifetimes: list[Callable[[], object]] = [
+            lambda: Sandbox.create(timeout=value, **options),
+            lambda: Sandbox.connect("isandbox", timeout=value, **options),
+            lambda: Sandbox.set_timeout("isandbox", value, **options),
+            lambda: sb.connect(value),
+            lambda: sb.set_timeout(value),
+            lambda: sb.fork(value),
+        ]
+        requests: list[Callable[[], object]] = [
+            lambda: Sandbox.create(request_timeout=value, **options),
+            lambda: Sandbox.connect("isandbox", request_timeout=value, **options),
+            lambda: Sandbox.kill("isandbox", request_timeout=value, **options),
+            lambda: Sandbox.set_timeout("isandbox", 5, request_timeout=value, **options),
+            lambda: Sandbox.get_info("isandbox", request_timeout=value, **options),
+            lambda: Sandbox.pause("isandbox", request_timeout=value, **options),
+            lambda: Sandbox.get_metrics("isandbox", request_timeout=value, **options),
+            lambda: list(Sandbox.list(request_timeout=value, **options)),
+            lambda: sb.connect(request_timeout=value),
+            lambda: sb.kill(request_timeout=value),
+            lambda: sb.set_timeout(5, request_timeout=value),
+            lambda: sb.get_info(request_timeout=value),
+            lambda: sb.pause(request_timeout=value),
+            lambda: sb.get_metrics(request_timeout=value),
+            lambda: sb.is_running(request_timeout=value),
+            lambda: sb.commands.run("x", request_timeout=value),
+            lambda: sb.commands.list(request_timeout=value),
+            lambda: sb.files.list(".", request_timeout=value),
+            lambda: sb.files.read("x", request_timeout=value),
+            lambda: sb.files.write("x", "y", request_timeout=value),
+        ]
+        runs: list[Callable[[], object]] = [
+            lambda: sb.commands.run("x", timeout=value),
+            lambda: sb.commands.run("x", background=True, timeout=value),
+            lambda: sb.commands.connect(7, timeout=value),
+            lambda: sb.pty.create(PtySize(24, 80), timeout=value),
+            lambda: sb.files.watch_dir(".", timeout=value),
+        ]
+        for call in (*lifetimes, *requests, *runs):
+            with pytest.raises(InvalidArgumentException, match="timeout"):
+                call()
+        assert len(service.asked) == 1
+        assert service.starts == []
+
+
+@pytest.mark.parametrize("value", [None, 0])
+def test_no_time_and_none_given_are_accepted_alike_everywhere(value: Any) -> None:
+    """G57: 0 is no limit and None is the default, in every call."""
+    with sandbox() as (service, sb):
+        service.answer("GET", "/sandboxes/isandbox", (200, DETAIL))
+        service.answer("POST", "/sandboxes/isandbox/timeout", (204, None))
+        service.answer("POST", "/v2/sandboxes/isandbox/connect", (200, CREATED))
+        options: dict[str, Any] = {"api_key": "key", "api_url": sb.connection_config.api_url}
+        Sandbox.create(timeout=value, request_timeout=value, **options)
+        Sandbox.connect("isandbox", timeout=value, request_timeout=value, **options)
+        sb.connect(value, request_timeout=value)
+        sb.set_timeout(0, request_timeout=value)
+        assert sb.get_info(request_timeout=value).sandbox_id == "isandbox"
+        assert sb.is_running(value)
+        assert sb.commands.run("x", timeout=value, request_timeout=value).exit_code == 0
+        assert sb.commands.run("x", background=True, timeout=value, request_timeout=value).wait(value)
+        sent = [asked.body.get("timeout") for asked in service.requests("POST")[1:]]
+        assert sent == [value, value, value, 0]
+
+
+def test_a_port_that_is_not_open_is_not_a_dead_sandbox() -> None:
+    """G28: the service says that the sandbox runs; that nothing listens inside is another matter."""
+    with sandbox() as (service, sb):
+        service.health = 502, {"message": "The sandbox is running but port is not open", "code": 502}
+        assert sb.is_running() is True
+        service.health = 502, {"message": "The sandbox was not found", "code": 502}
+        assert sb.is_running() is False
+        service.health = 502, {"message": "no upstream", "code": 502}
+        with pytest.raises(SandboxUnreachableException):
+            sb.is_running()
+        service.health = 401, {"message": "who are you", "code": 401}
+        with pytest.raises(AuthenticationException):
+            sb.is_running()
+
+
+def test_a_service_that_is_gone_says_nothing_of_the_sandbox() -> None:
+    """G28, G59: neither True nor False."""
+    with sandbox() as (_, sb):
+        pass
+    for call in (sb.is_running, sb.kill, sb.pause, sb.get_info, lambda: sb.set_timeout(5)):
+        with pytest.raises((ConnectionException, SandboxUnreachableException)):
+            call()
 
 
 def test_a_state_from_the_future_is_handed_on() -> None:
