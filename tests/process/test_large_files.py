@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,7 +63,7 @@ measured(lambda: TRANSFER)
 """
 
 
-def outcome(program: str, *arguments: str) -> tuple[int, int]:
+def outcome(program: str, *arguments: str) -> tuple[object, int]:
     """The result of a program's transfer and its extra memory."""
     result, extra = json.loads(succeeds(PROGRAM + program, *arguments))
     return result, extra
@@ -122,7 +124,7 @@ def taking_all(received: list[int]) -> Callable[[Peer], None]:
 
 def body_size(peer: Peer) -> int:
     """Read a request and forget it; 0 if none comes any more."""
-    file = peer.sock.makefile("rb", MIB)
+    file = io.BufferedReader(socket.SocketIO(peer.sock, "r"), MIB)
     head = []
     while (line := file.readline()) != b"\r\n":
         if not line:
