@@ -23,6 +23,10 @@ class FileStream(io.BufferedIOBase):
     raises again for who reads on: only a file that came whole has an end. Close it from any thread; read it
     in one at a time.
 
+    Attributes:
+        name: The file's path, as it was asked for.
+        mode: "rb".
+
     Reading raises:
         SandboxUnreachableException: Nothing came for `stream_idle_timeout`.
         ConnectionException: The connection broke, or the stream was closed while another thread read it.
@@ -32,10 +36,15 @@ class FileStream(io.BufferedIOBase):
 
     # No BufferedReader: its lock, held by another thread at a fork, would never be released in the child.
 
-    def __init__(self, body: Download) -> None:
+    def __init__(self, body: Download, name: str) -> None:
+        self.name = name
+        self.mode = "rb"
         self._body = body
         self._chunk = b""
         self._at = 0  # how much of the chunk has been handed out
+
+    def __repr__(self) -> str:
+        return f"<FileStream of {self.name!r}{', closed' if self.closed else ''}>"
 
     def __iter__(self) -> Self:
         return self

@@ -115,10 +115,11 @@ class Filesystem:
             raise InvalidArgumentException(f'format has to be "text", "bytes" or "stream"; got {format!r}')
         idle = IDLE_TIMEOUT if stream_idle_timeout is None else stream_idle_timeout
         seconds(idle, "stream_idle_timeout")  # before anything is sent
-        request = get_files.build(path=path_text(path), username=user)
+        name = path_text(path)
+        request = get_files.build(path=name, username=user)
         body = self._envd.download(request, gzip=gzip, request_timeout=request_timeout, idle_timeout=idle)
         if format == "stream":
-            return FileStream(body)
+            return FileStream(body, name)
         with body:
             content = body.read()
         return content if format == "bytes" else content.decode("utf-8", "replace")
