@@ -75,6 +75,8 @@ class SandboxException(Exception):
         self.path = path
         self.maybe_executed = False
         """Whether the call, or an earlier attempt of it, may have taken effect although it failed."""
+        self.retry_after: float | None = None
+        """Seconds after which the service asked to be called again, if it said so."""
 
     @property
     def message(self) -> str:
@@ -127,18 +129,11 @@ class NotEnoughSpaceException(SandboxException):
     """The sandbox's disk is full."""
 
 
-class _TryLaterException(SandboxException):
-    """What the errors that tell the caller to come back share."""
-
-    retry_after: float | None = None
-    """Seconds after which the service asked to be called again, if it said so."""
-
-
-class RateLimitException(_TryLaterException):
+class RateLimitException(SandboxException):
     """Too many calls, or more sandboxes than the account allows."""
 
 
-class ServiceBusyException(_TryLaterException):
+class ServiceBusyException(SandboxException):
     """The service has no capacity for this now."""
 
 

@@ -235,6 +235,8 @@ class EnvdConnection:
             answers = cast("Answers[R]", method(request, timeout=told, metadata=metadata))
             answers.limit(opening.sooner(end.remaining()))
             first = list(islice(answers, 1))
+            if not first:
+                raise RpcFailure("the call ended before it began", code="unavailable", reason="broken")
             answers.limit(end, _MISSED_KEEPALIVES * self._keepalive)
             return answers, first
 

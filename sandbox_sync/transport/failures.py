@@ -17,7 +17,7 @@ heard for too long; the connection broke; the caller gave up; or the server answ
 _CODE_OF_REASON: Mapping[Reason, str] = {
     "deadline": "deadline_exceeded",
     "cancelled": "canceled",
-    "answer": "out_of_range",
+    "answer": "internal",
 }
 _CODE_OF_STATUS: Mapping[int, str] = {
     400: "invalid_argument",
@@ -180,12 +180,8 @@ class RpcFailure(Failure):
     @classmethod
     def below(cls, failure: Failure) -> RpcFailure:
         """The failure of a call whose HTTP exchange failed."""
-        return cls(
-            failure.message,
-            code=_CODE_OF_REASON.get(failure.reason, "unavailable"),
-            reason=failure.reason,
-            sent=failure.sent,
-        )
+        code = _CODE_OF_REASON.get(failure.reason, "unavailable")
+        return cls(failure.message, code=code, reason=failure.reason, sent=failure.sent)
 
     @classmethod
     def from_answer(cls, status: int, headers: Mapping[str, str], body: bytes) -> RpcFailure:

@@ -30,9 +30,26 @@ R = TypeVar("R")
 # Seconds by which gRPC's own deadline of a stream comes after the one that the server is told of.
 _GRACE = 5.0
 
-# What gRPC says of connections that could not be made, of such that broke, and of answers that are no gRPC.
-_NOT_CONNECTED = ("failed to connect", "DNS resolution failed", "name resolution")
-_BROKEN = ("Socket closed", "Connection reset", "Broken pipe", "GOAWAY", "RST_STREAM", "Stream removed")
+# How gRPC begins to tell of connections that could not be made, and of such that broke. Servers may use the
+# same words, but not to begin with.
+_NOT_CONNECTED = (
+    "failed to connect to all addresses",
+    "DNS resolution failed",
+    "Name resolution",
+    "name resolution",
+)
+_BROKEN = (
+    "Stream removed",
+    "Socket closed",
+    "Connection reset",
+    "Broken pipe",
+    "recvmsg:",
+    "sendmsg:",
+    "GOAWAY",
+    "RST_STREAM",
+    "Received RST_STREAM",
+)
+# What it says of answers that are none of gRPC's.
 _OTHER_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
 
 
@@ -168,10 +185,10 @@ class UnaryCall(_Method[Q, R]):
         deadline = Deadline.after(timeout)
         with in_flight():
             try:
-                answer: R = self._begin(request, timeout, timeout, metadata)
+                answer: R | None = self._begin(request, timeout, timeout, metadata)
             except grpc.RpcError as error:
                 raise _failure(error, "deadline" if deadline.expired else None) from None
-        return answer
+        return _given(answer)
 
 
 class ClientStreamCall(_Method[Q, R]):
@@ -197,12 +214,12 @@ class ClientStreamCall(_Method[Q, R]):
 
         with in_flight():
             try:
-                answer: R = self._begin(requests(), timeout, timeout, metadata)
+                answer: R | None = self._begin(requests(), timeout, timeout, metadata)
             except grpc.RpcError as error:
                 if failures:
                     raise failures[0] from None
                 raise _failure(error, "deadline" if deadline.expired else None) from None
-        return answer
+        return _given(answer)
 
 
 class ServerStreamCall(_Method[Q, R]):
@@ -285,6 +302,13 @@ def _messages(line: _Line) -> Generator[Any, None, None]:
         line.end()
 
 
+def _given(answer: R | None) -> R:
+    """The answer, if there is one: gRPC takes none, or half of one, for success if the status is good."""
+    if answer is None:
+        raise RpcFailure("the answer is missing or cut short", code="internal", reason="broken")
+    return answer
+
+
 def _failure(error: Any, reason: Reason | None) -> RpcFailure:
     """What an error of gRPC means.
 
@@ -309,7 +333,8 @@ def _failure(error: Any, reason: Reason | None) -> RpcFailure:
         failure.is_of_something_else = True
         return failure
     if "larger than max" in message:
-        code, reason = "out_of_range", "answer"  # our own limit: neither a matter of rates nor of connections
+        # Our own limit: neither a matter of rates nor of connections. The call has been made.
+        return RpcFailure(message, code="internal", reason="answer", headers=headers)
     if "Expected SETTINGS" in message:
         message = f'the server does not speak gRPC; use transport="connect" ({message})'
     return RpcFailure(message, code=code, reason=reason, sent=sent, headers=headers)
@@ -320,8 +345,8 @@ def _reason(status: grpc.StatusCode, message: str) -> tuple[Reason, bool]:
 
     gRPC gives the same codes to what the server says and to what happens on the way there.
     """
-    if status is grpc.StatusCode.UNAVAILABLE and any(words in message for words in _NOT_CONNECTED):
+    if status is grpc.StatusCode.UNAVAILABLE and message.startswith(_NOT_CONNECTED):
         return ("tls" if "SSL" in message else "connect"), False
-    if any(words in message for words in _BROKEN):
+    if message.startswith(_BROKEN):
         return "broken", True
     return "answer", True

@@ -200,9 +200,7 @@ def _timeout(
 def _make(kind: type[E], failure: Failure, call: Call, message: str | None = None) -> E:
     wait = retry_after(failure.headers)
     message = message or failure.message
-    advice = _ADVICE.get(kind)
-    if issubclass(kind, (errors.RateLimitException, errors.ServiceBusyException)) and wait is not None:
-        advice = f"try again in {wait:g} s"
+    advice = _ADVICE.get(kind) if wait is None else f"try again in {wait:g} s"
     error = kind(
         message if advice is None else f"{message}; {advice}",
         status=failure.status,
@@ -213,8 +211,7 @@ def _make(kind: type[E], failure: Failure, call: Call, message: str | None = Non
         path=call.path,
     )
     error.maybe_executed = failure.maybe_executed
-    if isinstance(error, (errors.RateLimitException, errors.ServiceBusyException)):
-        error.retry_after = wait
+    error.retry_after = wait
     return error
 
 

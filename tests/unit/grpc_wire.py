@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset
+from h2.events import DataReceived, RequestReceived, StreamEnded
 
 from tests.unit.wire_server import Peer, Received, WireServer, scripted
 
@@ -29,6 +30,9 @@ class GrpcPeer:
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         self.sent = 0
         self._most = most
+        self._heads: dict[int, dict[str, str]] = {}
+        self._bodies: dict[int, bytes] = {}
+        self._ready: deque[int] = deque()
 
     def greet(self) -> None:
         """Send the settings that begin a connection."""
@@ -47,25 +51,23 @@ class GrpcPeer:
 
     def receive(self) -> tuple[int, Received] | None:
         """The next call, whole, and the number of its stream; None when the client has gone."""
-        heads: dict[int, dict[str, str]] = {}
-        bodies: dict[int, bytes] = {}
-        while data := self.peer.sock.recv(65536):
+        while not self._ready:
+            data = self.peer.sock.recv(65536)
+            if not data:
+                return None
             for event in self.h2.receive_data(data):
                 if isinstance(event, RequestReceived):
-                    heads[event.stream_id] = {str(name): str(value) for name, value in event.headers}
-                    bodies[event.stream_id] = b""
+                    self._heads[event.stream_id] = {str(name): str(value) for name, value in event.headers}
+                    self._bodies[event.stream_id] = b""
                 elif isinstance(event, DataReceived):
-                    bodies[event.stream_id] = bodies.get(event.stream_id, b"") + event.data
+                    self._bodies[event.stream_id] += event.data
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                elif isinstance(event, StreamReset):
-                    heads.pop(event.stream_id, None)
-                elif isinstance(event, StreamEnded) and event.stream_id in heads:
-                    self.flush()
-                    head = heads[event.stream_id]
-                    body = bodies[event.stream_id]
-                    return event.stream_id, Received("POST", head[":path"], head, body)
+                elif isinstance(event, StreamEnded):
+                    self._ready.append(event.stream_id)
             self.flush()
-        return None
+        stream = self._ready.popleft()
+        head = self._heads[stream]
+        return stream, Received("POST", head[":path"], head, self._bodies[stream])
 
     def head(self, stream: int, *, status: int = 200, end: bool = False, **headers: str) -> None:
         """Send the head of an answer. Header names are given with underscores."""
