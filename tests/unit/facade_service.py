@@ -13,8 +13,8 @@ from typing import Any
 from sandbox_sync_rpc import process_pb2 as pb
 from sandbox_sync_rpc import services
 
-from sandbox_local.http import Request, Response
-from sandbox_local.rpc import Code, Context, Rpc, RpcError
+from sandbox_local.http import HttpError, Request, Response
+from sandbox_local.rpc import Code, Context, Rpc, RpcError, refuse
 from sandbox_sync import Sandbox
 from tests.unit.engine_testbed import serving
 
@@ -92,6 +92,7 @@ class Service:
     signals: list[tuple[int, int]] = field(default_factory=list)
     inputs: list[bytes] = field(default_factory=list)
     health: tuple[int, Any] = (204, None)
+    closed: bool = False
     open_streams: int = 0
     url: str = ""
 
@@ -113,6 +114,8 @@ class Service:
 
     async def handle(self, request: Request) -> Response:
         if "e2b-sandbox-id" in request.headers:
+            if self.closed:
+                return refuse(request, HttpError(502, "The sandbox is running but port is not open"))
             if request.path == "/health":
                 status, body = self.health
                 return Response.json(status, body) if body else Response(status)
