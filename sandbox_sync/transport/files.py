@@ -228,9 +228,13 @@ class Download:
         """
         if self._error is None:
             try:
-                return next(self._blocks)
-            except StopIteration:
+                block = next(self._blocks)
                 if self._error is None:  # another thread may just have closed it
+                    return block
+                self._blocks.close()
+                self._fail(Failure("", reason="cancelled"))
+            except StopIteration:
+                if self._error is None:
                     raise
             except Failure as failure:
                 self._fail(failure)
