@@ -316,12 +316,8 @@ class CommandHandle:
             for piece in self._transcript.pieces(deadline):
                 deliver(piece)
         if not self._transcript.wait(deadline):
-            error = CommandTimeoutException(
-                f"Command {self.pid} still runs after the {timeout:g} s of wait(timeout={timeout:g})",
-                sandbox_id=self._controls.sandbox_id,
-            )
-            error.limit = timeout
-            raise self._transcript.explain(error)
+            # Were the error a variable here, it and this frame would keep a handle alive that is dropped.
+            raise self._still_running(timeout or 0)
         if self._transcript.failure is not None:
             raise self._transcript.failure
         return result_of(self._transcript, self._check, self._controls.sandbox_id)
@@ -430,6 +426,14 @@ class CommandHandle:
         if end is None and self._transcript.failure is not None:
             state = "disconnected"
         return f"<CommandHandle pid {self._transcript.pid}, {state}>"
+
+    def _still_running(self, timeout: float) -> BaseException:
+        error = CommandTimeoutException(
+            f"Command {self.pid} still runs after the {timeout:g} s of wait(timeout={timeout:g})",
+            sandbox_id=self._controls.sandbox_id,
+        )
+        error.limit = timeout
+        return self._transcript.explain(error)
 
     def _require_stdin(self) -> None:
         if self._stdin is False:

@@ -147,6 +147,7 @@ class Service:
             for name, method in services.PROCESS.methods.items()
         }
         process |= {
+            "Connect": self._connect,
             "List": self._list,
             "Start": self._start,
             "SendSignal": self._signal,
@@ -168,6 +169,16 @@ class Service:
         try:
             async for one in self.start(request, context):
                 yield one
+        finally:
+            self.open_streams -= 1
+
+    async def _connect(
+        self, request: pb.ConnectRequest, context: Context
+    ) -> AsyncIterator[pb.ConnectResponse]:
+        self.open_streams += 1
+        try:
+            async for one in self.start(pb.StartRequest(), context):
+                yield pb.ConnectResponse(event=one.event)
         finally:
             self.open_streams -= 1
 

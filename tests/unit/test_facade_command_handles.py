@@ -30,6 +30,10 @@ from tests.unit.facade_service import PID, ended, output, playing, sandbox, star
 pytestmark = pytest.mark.parametrize("transport", ["connect", "grpc"])
 
 
+def readers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "sandbox-sync-command"]
+
+
 def test_in_the_background_the_handle_knows_the_command(transport: str) -> None:
     with sandbox(transport) as (service, sb):
         go_on = threading.Event()
@@ -177,16 +181,33 @@ def test_disconnecting_frees_whoever_waits(transport: str) -> None:
         handle.disconnect()
 
 
-def test_a_dropped_handle_closes_its_connection(transport: str) -> None:
-    """G11: the server sees it within a second."""
+@pytest.mark.parametrize("how", ["dropped", "in a cycle", "broken out of", "waited for in vain", "left"])
+def test_a_handle_that_is_gone_closes_its_connection(transport: str, how: str) -> None:
+    """G11: dropped, collected, broken out of: the server sees it within a second, and nothing is killed."""
     with sandbox(transport) as (service, sb):
-        service.start = playing(started())
-        handle = sb.commands.run("x", background=True)
-        assert service.open_streams == 1
-        del handle
-        gc.collect()
+        service.start = playing(started(), output("stdout", b"x"))
+        if how == "broken out of":
+            for _ in sb.commands.run("x", background=True):
+                assert service.open_streams == 1
+                break
+        elif how == "left":
+            with sb.commands.connect(PID):
+                assert service.open_streams == 1
+        else:
+            handle: CommandHandle | None = sb.commands.run("x", background=True)
+            assert handle is not None
+            assert service.open_streams == 1
+            if how == "in a cycle":
+                handle.myself = handle  # type: ignore[attr-defined]
+            elif how == "waited for in vain":
+                with pytest.raises(TimeoutException):
+                    handle.wait(timeout=0.1)
+            handle = None
+        if how == "in a cycle":
+            gc.collect()
         until(lambda: service.open_streams == 0, within=1)
         assert service.signals == []
+        until(lambda: not readers(), within=1)
 
 
 def test_callbacks_go_on_when_the_handle_is_dropped(transport: str) -> None:
@@ -285,10 +306,6 @@ def test_a_fork_has_no_part_in_a_running_handle(transport: str) -> None:
         assert handle.poll() is None
         assert service.open_streams == 1
         handle.disconnect()
-
-
-def readers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "sandbox-sync-command"]
 
 
 @pytest.mark.parametrize("way", ["wait", "wait with a timeout", "iterate"])
