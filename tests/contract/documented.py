@@ -13,6 +13,9 @@ _OWNER = {"SandboxApi": "Sandbox", "SandboxClass": "Sandbox", "FilesystemWrite":
 _SECTION = {"SandboxClass": "Sandbox", "FilesystemWrite": "Filesystem"}
 _ON_CLASS = {"SandboxApi", "SandboxClass"}
 
+# inspect and help() have one signature for a method; of `write` it is the one for one file.
+_NOT_SHOWN = {"Filesystem.write[several]", "Filesystem.write[either]"}
+
 
 class Parameter(NamedTuple):
     """A documented parameter; `default` is `inspect.Parameter.empty` if it has to be given."""
@@ -48,6 +51,11 @@ class Entry(NamedTuple):
     def name(self) -> str:
         """What tests call it, for example "Filesystem.read[bytes]"."""
         return f"{self.owner}.{self.method}" + (f"[{self.form}]" if self.form else "")
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether inspect and help() show this form."""
+        return self.name not in _NOT_SHOWN
 
 
 def entries() -> dict[str, Entry]:

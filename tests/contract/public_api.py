@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import sandbox_sync
 from sandbox_sync._class_or_instance import _TwoForms
+from tests.contract.documented import Entry
 
 # What modules of the SDK call of each other's classes, and users do not.
 _INTERNAL = {"CommandHandle.of_new_command"}
@@ -73,6 +74,23 @@ def members(owner: type) -> Iterator[Member]:
                 yield Member(owner, name, on_class, getattr(form, "__func__", form))
         elif inspect.isfunction(attribute):
             yield Member(owner, name, False, attribute)
+
+
+def documented(entry: Entry) -> Member:
+    """Our method for a documented entry."""
+    (found,) = [
+        member
+        for member in members(getattr(sandbox_sync, entry.owner))
+        if (member.name, member.on_class) == (entry.method, entry.on_class)
+    ]
+    return found
+
+
+def looked_up(entry: Entry) -> Callable[..., Any]:
+    """The same as a caller gets it, from the class or from an instance that is good for nothing else."""
+    owner = getattr(sandbox_sync, entry.owner)
+    method: Callable[..., Any] = getattr(owner if entry.on_class else object.__new__(owner), entry.method)
+    return method
 
 
 def _declarations(function: Callable[..., Any]) -> list[ast.FunctionDef]:

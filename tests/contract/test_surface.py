@@ -19,9 +19,6 @@ CALLS = [entry for entry in ENTRIES.values() if not entry.is_property and entry.
 # Both forms in one: its parameters have two meanings each, and only a call can show that they are taken.
 SHOWN_BY_CALLS = {"Filesystem.write[either]"}
 
-# inspect has one signature for a method, and shows the form for one file.
-NOT_SHOWN = {"Filesystem.write[several]", "Filesystem.write[either]"}
-
 # None stands for the default user of the template, which is "user" unless the template says otherwise.
 OUR_DEFAULT = {"user": None}
 
@@ -32,20 +29,9 @@ OPTIONAL_HERE = {"on_data", "on_event"}
 NEWER_BY_POSITION = {("wait", "timeout"), ("kill", "request_timeout"), ("stop", "request_timeout")}
 
 
-def ours(entry: Entry) -> public_api.Member:
-    """The method that the entry documents."""
-    owner = getattr(sandbox_sync, entry.owner)
-    (found,) = [
-        member
-        for member in public_api.members(owner)
-        if (member.name, member.on_class) == (entry.method, entry.on_class)
-    ]
-    return found
-
-
 def declared(entry: Entry) -> Iterator[ast.arguments]:
     """Each way to call it, without `self` or `cls`."""
-    for node in ours(entry).declared():
+    for node in public_api.documented(entry).declared():
         args = copy.deepcopy(node.args)
         args.args = [argument for argument in args.args if argument.arg not in ("self", "cls")]
         yield args
@@ -81,13 +67,10 @@ def test_documented_parameters_have_their_names_order_and_defaults(entry: Entry)
     assert None in problems, f"{entry.signature}: {'; '.join(filter(None, problems))}"
 
 
-@pytest.mark.parametrize(
-    "entry", [pytest.param(entry, id=entry.name) for entry in CALLS if entry.name not in NOT_SHOWN]
-)
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in CALLS if entry.is_shown])
 def test_the_signature_at_run_time_is_the_documented_one(entry: Entry) -> None:
     """What help(), an IDE and inspect show takes the documented call, by name and by position."""
-    owner = getattr(sandbox_sync, entry.owner)
-    signature = inspect.signature(getattr(owner if entry.on_class else object.__new__(owner), entry.method))
+    signature = inspect.signature(public_api.looked_up(entry))
     values = {parameter.name: object() for parameter in entry.parameters}
     assert signature.bind(*values.values()).args == tuple(values.values())
     signature.bind(**values)
