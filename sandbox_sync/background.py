@@ -82,12 +82,15 @@ class Progress:
         Raises:
             BaseException: What `interrupt` was given, once.
         """
-        in_time = self._wait(lambda: self.settled or self._interruption is not None, deadline)
-        with self._lock():
-            interruption, self._interruption = self._interruption, None
-        if interruption is not None:
-            raise interruption
-        return in_time
+        while True:
+            in_time = self._wait(lambda: self.settled or self._interruption is not None, deadline)
+            with self._lock():
+                interruption, self._interruption = self._interruption, None
+                settled = self.settled
+            if interruption is not None:
+                raise interruption
+            if settled or not in_time:  # otherwise another thread was told of the interruption
+                return in_time
 
     @property
     def _remedy(self) -> str:

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import pytest
@@ -136,6 +136,39 @@ def test_an_error_of_a_background_callback_is_raised_once_by_wait(transport: str
             handle.wait()
         assert handle.wait().stdout == "12"
         assert len(calls) == 1
+
+
+def test_one_of_many_that_wait_gets_the_error_of_a_callback(transport: str) -> None:
+    def on_stdout(text: str) -> None:
+        raise KeyError(text)
+
+    with sandbox(transport) as (service, sb), ThreadPoolExecutor(16) as pool:
+        for _ in range(10):
+            go_on, end = threading.Event(), threading.Event()
+
+            async def script(
+                request: pb.StartRequest,
+                context: Context,
+                go_on: threading.Event = go_on,
+                end: threading.Event = end,
+            ) -> AsyncIterator[pb.StartResponse]:
+                yield started()
+                while not go_on.is_set():
+                    await asyncio.sleep(0.01)
+                yield output("stdout", b"x")
+                while not end.is_set():
+                    await asyncio.sleep(0.01)
+                yield ended()
+
+            service.start = script
+            handle = sb.commands.run("x", background=True, on_stdout=on_stdout)
+            waiting = [pool.submit(handle.wait) for _ in range(16)]
+            go_on.set()
+            first = next(as_completed(waiting, timeout=5))
+            assert isinstance(first.exception(), KeyError)
+            end.set()
+            errors = [one.exception(5) for one in waiting]
+            assert [type(error) for error in errors if error is not None] == [KeyError]
 
 
 def test_iteration_wait_and_properties_work_at_the_same_time(transport: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -263,6 +264,31 @@ def test_an_interruption_is_raised_once() -> None:
     with pytest.raises(KeyError):
         transcript.wait(FOREVER)
     assert not transcript.wait(Deadline.after(0.01))
+
+
+def test_of_many_that_wait_one_is_interrupted_and_the_others_wait_on() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            transcript = Transcript(None)
+            said: list[object] = []
+
+            def wait(transcript: Transcript = transcript, said: list[object] = said) -> None:
+                try:
+                    said.append(transcript.wait(Deadline.after(0.03)))
+                except KeyError:
+                    said.append("interrupted")
+
+            waiting = [threading.Thread(target=wait) for _ in range(8)]
+            for one in waiting:
+                one.start()
+            transcript.interrupt(KeyError())
+            for one in waiting:
+                one.join()
+            assert sorted(map(str, said)) == ["False"] * 7 + ["interrupted"]
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_the_first_failure_stands() -> None:
