@@ -22,8 +22,9 @@ MAX_IDLE_SECONDS = 55.0
 """Seconds after which an idle connection is not used again: less than what load balancers keep them for."""
 
 
-class _WholeHead(http.client.HTTPResponse):
-    """An answer whose head has to be there to its end: http.client takes a broken one for a short one."""
+class _WholeLines(http.client.HTTPResponse):
+    """An answer whose lines have to be there to their ends, and whose head to its last: http.client takes a
+    broken head for a short one, and urllib3 the size "0" of "0fff" for the last chunk's."""
 
     def begin(self) -> None:
         reader: Any = self.fp
@@ -32,22 +33,25 @@ class _WholeHead(http.client.HTTPResponse):
         try:
             super().begin()
         finally:
-            if self.fp is head:
+            if self.fp is head and not self.chunked:
                 self.fp = reader
         if not head.last:
             raise http.client.RemoteDisconnected("the connection ended within the head of the answer")
 
 
 class _Lines:
-    """Reads lines, and knows the last one. Everything else is left to the file beneath."""
+    """Reads lines, whole ones, and knows the last one. Everything else is left to the file beneath."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
         self.last = b""
 
     def readline(self, limit: int = -1) -> bytes:
-        self.last = self._file.readline(limit)
-        return self.last
+        line: bytes = self._file.readline(limit)
+        self.last = line
+        if line and not line.endswith(b"\n") and len(line) != limit:
+            raise http.client.RemoteDisconnected("the connection ended within a line of the answer")
+        return line
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -66,7 +70,7 @@ class Connection(HTTPConnection):
         has_connected_to_proxy: Whether errors are not the proxy's any more.
     """
 
-    response_class = _WholeHead
+    response_class = _WholeLines
     link: DeadlineSocket | None = None
     idle_since = 0.0
     has_connected_to_proxy = False
@@ -140,7 +144,7 @@ def _ask_for_way(sock: socket.socket, host: str, port: int | None, headers: Mapp
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1"))
-    answer = _WholeHead(sock, method="CONNECT")
+    answer = _WholeLines(sock, method="CONNECT")
     try:
         answer.begin()
         if not 200 <= answer.status < 300:
