@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sandbox_sync_rpc import process_pb2
 
 from sandbox_sync._arguments import message, path_text
+from sandbox_sync.commands import _TAG
 from sandbox_sync.deadline import seconds
-from sandbox_sync.errors import InvalidArgumentException, NotFoundException
-from sandbox_sync.handles import RETAINED_BYTES, WINDOW_BYTES, CommandHandle, deliver_to
+from sandbox_sync.errors import InvalidArgumentException, NotFoundException, SandboxException
+from sandbox_sync.handles import RETAINED_BYTES, WINDOW_BYTES, CommandHandle, deliver_to, kill_soon
 from sandbox_sync.input import selector, send_input, stream_input
 from sandbox_sync.models import PtySize
 from sandbox_sync.transcript import Transcript
@@ -80,6 +83,9 @@ class Pty:
     ) -> PtyHandle:
         """Start a terminal with a login shell (bash) in it.
 
+        Whatever keeps the call from returning a handle ends the shell, too; for that it has a tag of its own,
+        which other clients see when they list commands.
+
         Args:
             size: Size of the terminal in characters.
             on_data: Called with what the terminal shows as it arrives, in a thread of the handle's that has
@@ -110,20 +116,29 @@ class Pty:
             envs=_environment(envs),
             cwd=path_text(cwd) if cwd else None,
         )
-        request = message(process_pb2.StartRequest, process=config, pty=_pty(size))
+        tag = _TAG + os.urandom(8).hex()
+        request = message(process_pb2.StartRequest, process=config, pty=_pty(size), tag=tag)
         deadline = self._envd.config.deadline(request_timeout)
-        stream = self._envd.stream(
-            self._envd.process.Start,
-            request,
-            user=user,
-            timeout=seconds(timeout, "timeout"),
-            tell_server=False,
-            request_timeout=request_timeout,
-        )
         deliver = deliver_to(None, None, on_data)
         limit = RETAINED_BYTES if retain_output else WINDOW_BYTES
         transcript = Transcript(limit, to_iterate=not retain_output and deliver is None)
-        return PtyHandle.of_new_command(self, stream, transcript, deliver, deadline, check=check, stdin=True)
+        find = partial(self._commands._pid_of, tag)
+        try:
+            stream = self._envd.stream(
+                self._envd.process.Start,
+                request,
+                user=user,
+                timeout=seconds(timeout, "timeout"),
+                tell_server=False,
+                request_timeout=request_timeout,
+            )
+        except BaseException as error:
+            if not isinstance(error, SandboxException) or error.maybe_executed:
+                kill_soon(self, transcript, error, find)
+            raise
+        return PtyHandle.of_new_command(
+            self, stream, transcript, deliver, deadline, check=check, stdin=True, find=find
+        )
 
     def connect(
         self,

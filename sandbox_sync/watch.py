@@ -21,6 +21,7 @@ from sandbox_sync.errors import (
     ConnectionException,
     EventsLostException,
     SandboxException,
+    SandboxNotRunningException,
 )
 from sandbox_sync.models import FilesystemEvent, FilesystemEventType
 
@@ -247,6 +248,7 @@ def _read(
     logger: logging.Logger,
 ) -> None:
     """Follow a watch to its end, and tell how it ended."""
+    events.written_here()
     failure = _follow(stream, events, on_event or events.add, logger)
     stream.cancel()
     if failure is None:
@@ -260,7 +262,9 @@ def _read(
         except BaseException:
             logger.exception("on_exit of the watched directory %r raised", events.path)
     elif on_event is not None and outcome is not None:
-        logger.warning("the directory %r is no longer watched: %s", events.path, outcome)
+        expected = isinstance(outcome, SandboxNotRunningException)  # as when a `with` block of it was left
+        level = logging.INFO if expected else logging.WARNING
+        logger.log(level, "the directory %r is no longer watched: %s", events.path, outcome)
 
 
 def _follow(

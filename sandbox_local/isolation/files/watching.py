@@ -125,8 +125,9 @@ class Watcher:
             for name, kind in self._tell(event):
                 told: dict[str, Any] = {"name": text(name), "type": kind}
                 if self._include_entry and kind in _WITH_ENTRY:
+                    path = self._root if name == b"." else posixpath.join(self._root, name)
                     try:
-                        told["entry"] = entry(posixpath.join(self._root, name), names)
+                        told["entry"] = entry(path, names)
                     except OSError:
                         pass
                 waiting += _line(told)
