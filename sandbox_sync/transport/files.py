@@ -153,6 +153,8 @@ def described(payload: Payload, metadata: Mapping[str, str] | None) -> Payload:
     Raises:
         InvalidArgumentException: A key or value is not text that can be recorded, or they are too long.
     """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise InvalidArgumentException(f"metadata has to be a dict; got {type(metadata).__name__}")
     headers: dict[str, str] = {}
     for key, value in (metadata or {}).items():
         if not (isinstance(key, str) and _METADATA_KEY.fullmatch(key)):
@@ -163,8 +165,10 @@ def described(payload: Payload, metadata: Mapping[str, str] | None) -> Payload:
             raise InvalidArgumentException(
                 f"a metadata value has to be printable ASCII, without spaces around it: {key!r} is {value!r}"
             )
-        if headers.setdefault(_METADATA + key.lower(), value) is not value:
+        name = _METADATA + key.lower()
+        if name in headers:
             raise InvalidArgumentException(f"metadata keys are kept in lower case, so {key!r} is there twice")
+        headers[name] = value
     size = sum(len(_XATTR + name) - len(_METADATA) + len(value) for name, value in headers.items())
     if size > _MOST_METADATA:
         raise InvalidArgumentException(

@@ -6,21 +6,24 @@ import email
 import gc
 import gzip
 import io
+import mmap
 import random
 import threading
 import time
 import tracemalloc
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import pytest
 from sandbox_sync_rest.api.envd import get_files, post_files
 
 from sandbox_sync import errors
 from sandbox_sync.config import ConnectionConfig
+from sandbox_sync.filesystem import Filesystem
 from sandbox_sync.transport.envd import EnvdConnection
-from sandbox_sync.transport.files import Payload, gzipped, multipart, octets
+from sandbox_sync.transport.files import Payload, described, gzipped, multipart, octets
 from sandbox_sync.transport.pools import BLOCK
 from tests.unit.wire_server import Peer, Received, WireServer, answering, chunk, scripted
 
@@ -70,6 +73,8 @@ def at_position(data: bytes, position: int) -> io.BytesIO:
 SOURCES: dict[str, tuple[Callable[[], Any], bytes, bool]] = {
     "bytes": (lambda: DATA, DATA, True),
     "bytearray": (lambda: bytearray(DATA), DATA, True),
+    "array of numbers": (lambda: array("I", DATA[:16]), DATA[:16], True),
+    "every second byte": (lambda: memoryview(DATA[:100])[::2], DATA[:100:2], True),
     "memoryview of numbers": (lambda: memoryview(DATA[:16]).cast("I"), DATA[:16], True),
     "nothing": (lambda: b"", b"", True),
     "text": (lambda: "gr\u00fc\u00df", "gr\u00fc\u00df".encode(), True),
@@ -79,6 +84,7 @@ SOURCES: dict[str, tuple[Callable[[], Any], bytes, bool]] = {
     "text file": (lambda: io.StringIO("gr\u00fc\u00df"), "gr\u00fc\u00df".encode(), False),
     "tape": (lambda: Tape(DATA), DATA, False),
     "iterable": (lambda: iter([DATA[:5], b"", DATA[5:]]), DATA, False),
+    "iterable of buffers": (lambda: [bytearray(b"1"), array("I", DATA[:16])], b"1" + DATA[:16], False),
     "iterable of text": (lambda: ["gr", "\u00fc\u00df"], "gr\u00fc\u00df".encode(), False),
 }
 
@@ -131,10 +137,71 @@ def test_a_body_is_compressed_on_its_way() -> None:
     assert len(request.body) < 100_000
 
 
-@pytest.mark.parametrize("data", [5, None, object()])
+@pytest.mark.parametrize("data", [5, None, object(), {"a": "b"}, "\udc80"])
 def test_what_is_no_content_is_refused(data: object) -> None:
     with pytest.raises(errors.InvalidArgumentException, match="file content"):
         octets(data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("piece", [5, None, "\udc80"])
+def test_what_is_no_piece_of_content_is_refused_when_it_comes(piece: Any) -> None:
+    with answering(taking) as server, pytest.raises(errors.InvalidArgumentException, match="file content"):
+        envd_at(server).upload(WRITE, octets([b"good", piece]), request_timeout=20)
+
+
+def test_what_a_device_gives_is_sent_though_it_says_that_it_is_empty(tmp_path: Path) -> None:
+    """G46: never an empty file."""
+    with open("/dev/zero", "rb") as zeros:
+        assert zeros.seek(0, io.SEEK_END) == 0
+        assert next(iter(octets(zeros))) == bytes(BLOCK)
+
+
+def test_a_mapped_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
+    """G46."""
+    (tmp_path / "file").write_bytes(DATA)
+    with open(tmp_path / "file", "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        mapped.seek(1000)
+        payload = octets(cast("Any", mapped))
+        assert payload.length == len(DATA) - 1000
+        assert b"".join(payload) == b"".join(payload) == DATA[1000:]
+
+
+def test_metadata_is_sent_in_headers() -> None:
+    most = {"a": "x" * (4096 - 9 - 1 - 9 - 246 - 5), "k" * 246: "12345"}
+    for metadata in ({"Name": "v w", "x-y_z": ""}, most, {}, None):
+        with answering(taking) as server:
+            envd_at(server).upload(WRITE, described(octets(b""), metadata), request_timeout=20)
+        sent = {key: value for key, value in server.requests[0].headers.items() if "metadata" in key}
+        assert sent == {f"x-metadata-{key.lower()}": value for key, value in (metadata or {}).items()}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "text",
+        {"": "v"},
+        {"k k": "v"},
+        {"k:": "v"},
+        {"k\n": "v"},
+        {"\u00fc": "v"},
+        {"k" * 247: "v"},
+        {5: "v"},
+        {"k": 5},
+        {"k": None},
+        {"k": "\u00fc"},
+        {"k": "a\r\nx: y"},
+        {"k": "v\n"},
+        {"k": "\t"},
+        {"k": " v"},
+        {"k": "v "},
+        {"k": "1", "K": "1"},
+        {"k": "x" * (4096 - 9)},
+        {str(number): "x" * 1000 for number in range(5)},
+    ],
+)
+def test_metadata_that_cannot_be_recorded_is_refused(metadata: Any) -> None:
+    with pytest.raises(errors.InvalidArgumentException, match="metadata"):
+        described(octets(b""), metadata)
 
 
 def test_a_file_is_read_in_blocks_and_never_held_whole(tmp_path: Path) -> None:
@@ -432,6 +499,43 @@ def test_a_file_that_stalls_is_an_error() -> None:
                 list(body)
             assert 0.4 <= time.monotonic() - begin < 1.5
     assert caught.value.clock == "silence"
+
+
+@pytest.mark.parametrize("request_timeout", [0, 30])
+def test_a_file_that_stalls_is_an_error_for_who_reads_it_whole(request_timeout: float) -> None:
+    """G29: however long the call may take; the error tells how long it was silent for."""
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx")
+        peer.wait_for_end()
+
+    with scripted(script) as server:
+        config = ConnectionConfig.resolve(api_key="k", sandbox_url=server.url)
+        files = Filesystem(EnvdConnection(config, "i1", keepalive_interval=0.2))
+        formats: list[Literal["text", "bytes"]] = ["text", "bytes"]
+        for read in formats:
+            begin = time.monotonic()
+            with pytest.raises(errors.SandboxUnreachableException) as caught:
+                files.read("x", read, request_timeout=request_timeout, stream_idle_timeout=0.4)
+            assert 0.4 <= time.monotonic() - begin < 1.5
+            assert (caught.value.clock, caught.value.limit) == ("silence", 0.4)
+
+
+def test_a_slow_file_that_moves_is_read_whole_if_the_call_may_take_so_long() -> None:
+    """G29."""
+    with scripted(trickling(10, 0.1)) as server:
+        files = Filesystem(envd_at(server))
+        assert files.read("x", request_timeout=0, stream_idle_timeout=0.5) == "x" * 100
+        assert files.read("x", "bytes", request_timeout=30, stream_idle_timeout=0.5) == b"x" * 100
+
+
+@pytest.mark.parametrize("bound", [-1, float("nan"), "5"])
+def test_an_idle_bound_that_cannot_be_is_refused_before_anything_is_sent(bound: Any) -> None:
+    with answering(giving(b"")) as server:
+        with pytest.raises(errors.InvalidArgumentException, match="stream_idle_timeout"):
+            Filesystem(envd_at(server)).read("x", stream_idle_timeout=bound)
+        assert server.connections == []
 
 
 def test_a_dropped_download_ends_its_transfer() -> None:
