@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$|^(#+ [^\n]*)$", re.MULTILINE | re.DOTALL)
-_SHOWN = re.compile(r"^ *#> ?(.*)$", re.MULTILINE)
+_SHOWN = re.compile(r"^ *# > ?(.*)$", re.MULTILINE)
 
 
 class Block(NamedTuple):
@@ -24,7 +24,7 @@ class Block(NamedTuple):
 
     @property
     def shown(self) -> list[str]:
-        """The lines that it says it prints, in comments that begin with "#>"; none if it does not say."""
+        """The lines that it says it prints, in comments that begin with "# >"; none if it does not say."""
         return _SHOWN.findall(self.code)
 
 
