@@ -104,6 +104,9 @@ class Commands:
         of a callback, ends the command too; and so does what keeps a background call from returning a handle.
         The command is given a tag of its own for that, which other clients see when they list commands.
 
+        A command ends when it has exited and its output has ended: a child left behind with its output still
+        open belongs to it. One that is to stay has to let go of it: `server >log 2>&1 &`.
+
         Args:
             cmd: Command line for bash, which runs it as a login shell.
             background: Return a handle at once instead of waiting.
