@@ -30,6 +30,9 @@ R = TypeVar("R")
 # Seconds by which gRPC's own deadline of a stream comes after the one that the server is told of.
 _GRACE = 5.0
 
+# What gRPC says of encryption: of the handshake, and of what comes after it, which in TLS 1.3 may be that the
+# server refuses the client's certificate.
+_ENCRYPTION = ("SSL", "TSI_")
 # How gRPC begins to tell of connections that could not be made, and of such that broke. Servers may use the
 # same words, but not to begin with.
 _NOT_CONNECTED = (
@@ -346,7 +349,7 @@ def _reason(status: grpc.StatusCode, message: str) -> tuple[Reason, bool]:
     gRPC gives the same codes to what the server says and to what happens on the way there.
     """
     if status is grpc.StatusCode.UNAVAILABLE and message.startswith(_NOT_CONNECTED):
-        return ("tls" if "SSL" in message else "connect"), False
+        return ("tls" if any(word in message for word in _ENCRYPTION) else "connect"), False
     if message.startswith(_BROKEN):
         return "broken", True
     return "answer", True

@@ -18,7 +18,7 @@ import grpc
 
 from sandbox_sync.errors import ForkedWithActiveStreamException
 from sandbox_sync.transport.pools import MAX_MESSAGE, USER_AGENT
-from sandbox_sync.transport.tls import ClientCert, client_files, pem
+from sandbox_sync.transport.tls import ClientCert, client_files, pem, ssl_context
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     # Reads in the calling thread: measured, it is six times as fast.
@@ -44,10 +44,16 @@ class Settings:
     client_cert: ClientCert
 
     def channel(self) -> grpc.Channel:
-        """A new channel; it connects when it is first used."""
+        """A new channel; it connects when it is first used.
+
+        Raises:
+            InvalidArgumentException: A certificate file is none.
+        """
         target, options = self._target()
         if self.trusted is None:
             return grpc.insecure_channel(target, options=options)
+        # gRPC looks into the files when it connects, and says little then.
+        ssl_context(self.trusted, self.client_cert)
         key = certificate = None
         files = client_files(self.client_cert)
         if files is not None:

@@ -39,6 +39,15 @@ _MAX_HOSTS = 256
 _MAX_IDLE = 64
 # Some proxies, proxy.py among them, add a second one to a length that is not written in this way.
 _SPELLED = {"content-length": "Content-Length"}
+# Alerts of a server that does not go on with the handshake, in OpenSSL's words.
+_TLS_REFUSALS = (
+    "ALERT_CERTIFICATE",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_UNSUPPORTED_CERTIFICATE",
+    "ALERT_UNKNOWN_CA",
+    "ALERT_ACCESS_DENIED",
+    "ALERT_HANDSHAKE_FAILURE",
+)
 # A timeout that fires so many seconds before the deadline is the deadline's.
 _CLOCK_SLACK = 0.05
 
@@ -282,16 +291,19 @@ def failure_of(error: Exception, limit: TimeLimit | None) -> Failure:
     words = ""
     if isinstance(error, urllib3_errors.ProxyError):
         error = error.original_error
-        refused = isinstance(_root_of(error), ProxyRefusedError)
-        words = "the proxy refused: " if refused else "the proxy cannot be reached: "
-    sent = not isinstance(error, urllib3_errors.NewConnectionError)
+        answered = isinstance(_root_of(error), ProxyRefusedError)
+        words = "the proxy refused: " if answered else "the proxy cannot be reached: "
     root = _root_of(error)
+    # In TLS 1.3 the server looks at the client's certificate when the client already sends its request.
+    refused = isinstance(root, ssl.SSLError) and any(word in (root.reason or "") for word in _TLS_REFUSALS)
+    sent = not (refused or isinstance(error, urllib3_errors.NewConnectionError))
     reason: Reason = "broken" if sent else "connect"
     if isinstance(root, TimeoutError) and limit is not None:
         left = limit.deadline.remaining()
         reason = "deadline" if left is not None and left <= _CLOCK_SLACK else "silence"
     elif isinstance(root, ssl.SSLError) and not sent:
         reason = "tls"
+        words += "the server wants another client certificate (client_cert): " if refused else ""
     return Failure(words + (str(root) or type(root).__name__), reason=reason, sent=sent)
 
 
@@ -300,6 +312,8 @@ def _root_of(error: BaseException) -> BaseException:
     wrapped: object = None
     if isinstance(error, (urllib3_errors.NewConnectionError, urllib3_errors.TimeoutError)):
         wrapped = error.__cause__
+    elif isinstance(error, urllib3_errors.SSLError) and error.args:
+        wrapped = error.args[0]
     elif isinstance(error, urllib3_errors.ProtocolError) and len(error.args) > 1:
         wrapped = error.args[1]
     return _root_of(wrapped) if isinstance(wrapped, BaseException) else error

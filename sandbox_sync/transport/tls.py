@@ -40,7 +40,7 @@ def ssl_context(trusted: str, client_cert: ClientCert) -> ssl.SSLContext:
         client_cert: File or files with the certificate to show, if any.
 
     Raises:
-        InvalidArgumentException: A file cannot be read, or is no certificate.
+        InvalidArgumentException: A file cannot be read, is no certificate, or its key wants a password.
     """
     context = create_urllib3_context()
     try:
@@ -50,7 +50,7 @@ def ssl_context(trusted: str, client_cert: ClientCert) -> ssl.SSLContext:
     files = client_files(client_cert)
     if files is not None:
         try:
-            context.load_cert_chain(*files)
+            context.load_cert_chain(*files, password=lambda: _refuse_locked(files[1]))
         except OSError as error:
             raise _unusable(files[0], error) from error
     context.set_alpn_protocols(["http/1.1"])
@@ -68,6 +68,14 @@ def pem(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise _unusable(path, error) from error
+
+
+def _refuse_locked(path: str) -> str:
+    # OpenSSL would ask for it on the terminal, and wait.
+    raise InvalidArgumentException(
+        f"The key in {path!r} is protected by a password, which cannot be given here. Write a copy without "
+        "one, that only this user can read: openssl pkey -in KEY -out COPY"
+    )
 
 
 def _unusable(path: str, error: OSError) -> InvalidArgumentException:

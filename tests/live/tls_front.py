@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import select
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -19,50 +20,59 @@ def a_front(context: ssl.SSLContext, port: int) -> Iterator[int]:
     Clients that want HTTP/2 get it, as far as the server has it.
     """
     context.set_alpn_protocols(["h2", "http/1.1"])
-    loop = asyncio.new_event_loop()
-    # A client that is refused is not worth the loop's words.
-    loop.set_exception_handler(lambda loop, context: None)
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    sockets: set[socket.socket] = set()
+    threads: list[threading.Thread] = []
 
-    async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers = [writer]
-        try:
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
-            writers.append(inner_writer)
-            await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
-        finally:
-            for one in writers:
-                one.transport.abort()  # all has been said; nobody waits for more
-                with contextlib.suppress(OSError):
-                    await one.wait_closed()
+    def serve(raw: socket.socket) -> None:
+        with context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False) as outer:
+            sockets.add(outer)
+            try:
+                outer.do_handshake()
+                with socket.create_connection(("127.0.0.1", port)) as inner:
+                    _relay(outer, inner)
+            except ssl.SSLError:
+                _linger(outer)  # so that the client gets to read why
+            except OSError:
+                pass  # one of them has gone; so does the other
+            finally:
+                sockets.discard(outer)
 
-    async def listen() -> asyncio.Server:
-        return await asyncio.start_server(hand_on, "127.0.0.1", 0, ssl=context)
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                thread = threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True)
+                threads.append(thread)
+                thread.start()
 
-    async def stop() -> None:
-        server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    server = asyncio.run_coroutine_threadsafe(listen(), loop).result(WAIT)
+    threads.append(threading.Thread(target=accept, daemon=True))
+    threads[0].start()
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield listener.getsockname()[1]
     finally:
-        asyncio.run_coroutine_threadsafe(stop(), loop).result(WAIT)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(WAIT)
-        loop.close()
+        for sock in (listener, *sockets):
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        listener.close()
+        for thread in threads:
+            thread.join(WAIT)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):  # one of them has gone; so does the other
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-        else:  # encryption knows no half end
-            writer.close()
+def _relay(outer: ssl.SSLSocket, inner: socket.socket) -> None:
+    """Until either of them ends."""
+    while True:
+        readable = [outer] if outer.pending() else select.select([outer, inner], [], [])[0]
+        for source in readable:
+            data = source.recv(65536)
+            if not data:
+                return
+            (inner if source is outer else outer).sendall(data)
+
+
+def _linger(sock: socket.socket) -> None:
+    """End a connection without taking back what was sent last."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        sock.settimeout(1)
+        while socket.socket.recv(sock, 65536):
+            pass
