@@ -42,6 +42,7 @@ class Attempt:
         headers: Headers of the answer, names in lower case.
         time_left: Seconds until the deadline; None for any time.
         gone: Whether the service says that the sandbox is not there.
+        spent: Whether what it sends has been used up.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Attempt:
     headers: Mapping[str, str] | None = None
     time_left: float | None = None
     gone: bool = False
+    spent: bool = False
 
 
 def wait_before_retry(attempt: Attempt, *, jitter: float = 1.0, now: datetime | None = None) -> float | None:
@@ -75,7 +77,7 @@ def wait_before_retry(attempt: Attempt, *, jitter: float = 1.0, now: datetime | 
 
 
 def _may_repeat(attempt: Attempt, should_retry: str) -> bool:
-    if attempt.gone:
+    if attempt.gone or attempt.spent:
         return False
     if attempt.reason == "answer":
         if should_retry in ("true", "false"):
@@ -181,5 +183,6 @@ def _decide(number: int, failure: Failure, repeatable: bool, deadline: Deadline)
         headers=failure.headers,
         time_left=deadline.remaining(),
         gone=failure.says_gone,
+        spent=failure.spent,
     )
     return wait_before_retry(attempt, jitter=random.uniform(0.5, 1.0))

@@ -250,7 +250,7 @@ class EnvdConnection:
                 begin, repeatable=call.path in _IDEMPOTENT, deadline=opening, log=log
             )
         except RpcFailure as failure:
-            if run_time is None or opening.expired:
+            if run_time is None or opening.expired or failure.is_of_proxy:
                 raise self._rpc_error(failure, call, opening) from None
             raise explain(failure) from None
         return RpcStream(answers, first, explain, log)
@@ -329,9 +329,17 @@ class EnvdConnection:
         call = self._call(request.path, request_timeout, FileNotFoundException).at(
             request.method, request.path
         )
+
+        def attempt() -> requests.Response:
+            try:
+                return self._session.attempt(request, {}, deadline, silence, payload)
+            except Failure as failure:
+                failure.spent = failure.sent and not payload.repeatable
+                raise
+
         try:
             response = retries.call(
-                lambda: self._session.attempt(request, {}, deadline, silence, payload),
+                attempt,
                 repeatable=payload.repeatable,
                 deadline=deadline,
                 log=self._log(call),

@@ -68,9 +68,11 @@ class Failure(Exception):
         headers: Headers of the answer, names in lower case.
         maybe_executed: Whether the call, or an earlier attempt of it, may have taken effect.
         is_of_something_else: Whether the answer is not one of the service, as under a wrong URL.
+        spent: Whether what the call sends has been used up, so that it cannot be made again.
     """
 
     is_of_something_else = False
+    spent = False
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sandbox_sync import Sandbox, SandboxException
+from sandbox_sync import PtySize, Sandbox, SandboxException
 from sandbox_sync.access import Access
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.sandbox import _Inside
@@ -60,6 +60,7 @@ class Call:
         idempotent: Whether it is made again when it may have run.
         missing: What it returns when the service says "not found"; an exception if nothing.
         of_sandbox: Whether it is for one sandbox, which its errors then name.
+        clock: The option that its time is set with.
     """
 
     name: str
@@ -70,6 +71,12 @@ class Call:
     idempotent: bool
     missing: object = SandboxException
     of_sandbox: bool = True
+    clock: Literal["request_timeout", "timeout"] = "request_timeout"
+
+    @property
+    def streams_up(self) -> bool:
+        """Whether it sends what can be read but once."""
+        return "iterable" in self.name or "stream_input" in self.name
 
     @property
     def starts(self) -> bool:
@@ -97,8 +104,8 @@ def _post(name: str, make: Callable[[Target, float], object], **more: Any) -> Ca
     return Call(name, "post", "POST", "/files", make, **{"idempotent": True, **more})
 
 
-def _stream(name: str, rpc: str, make: Callable[[Target, float], object], idempotent: bool = False) -> Call:
-    return Call(name, "stream", "POST", rpc, make, idempotent)
+def _stream(name: str, rpc: str, make: Callable[[Target, float], object], **more: Any) -> Call:
+    return Call(name, "stream", "POST", rpc, make, **{"idempotent": False, **more})
 
 
 def _walk(listing: Any) -> object:
@@ -170,6 +177,52 @@ CALLS: tuple[Call, ...] = (
         lambda at, limit: _walk(Sandbox.list(**at.options, request_timeout=limit)),
         of_sandbox=False,
     ),
+    _control(
+        "sandbox.pause()",
+        "POST",
+        "/sandboxes/{id}/pause",
+        lambda at, limit: at.sandbox.pause(request_timeout=limit),
+    ),
+    _control(
+        "sandbox.get_metrics()",
+        "GET",
+        "/sandboxes/{id}/metrics",
+        lambda at, limit: at.sandbox.get_metrics(request_timeout=limit),
+    ),
+    _control(
+        "sandbox.update_network()",
+        "PUT",
+        "/sandboxes/{id}/network",
+        lambda at, limit: at.sandbox.update_network({"deny_out": ["10.0.0.0/8"]}, request_timeout=limit),
+    ),
+    _control(
+        "sandbox.create_snapshot()",
+        "POST",
+        "/sandboxes/{id}/snapshots",
+        lambda at, limit: at.sandbox.create_snapshot(request_timeout=limit),
+        idempotent=False,
+    ),
+    _control(
+        "Sandbox.list_snapshots()",
+        "GET",
+        "/snapshots",
+        lambda at, limit: _walk(Sandbox.list_snapshots(**at.options, request_timeout=limit)),
+        of_sandbox=False,
+    ),
+    _control(
+        "Sandbox.fork(id)",
+        "POST",
+        "/sandboxes/{id}/fork",
+        lambda at, limit: Sandbox.fork(at.sandbox_id, **at.options, request_timeout=limit),
+        idempotent=False,
+    ),
+    _control(
+        "sandbox.fork()",
+        "POST",
+        "/sandboxes/{id}/fork",
+        lambda at, limit: at.sandbox.fork(request_timeout=limit),
+        idempotent=False,
+    ),
     Call(
         "sandbox.is_running()",
         "health",
@@ -215,6 +268,46 @@ CALLS: tuple[Call, ...] = (
         "commands.connect()",
         "/process.Process/Connect",
         lambda at, limit: at.sandbox.commands.connect(7, request_timeout=limit),
+        idempotent=True,
+    ),
+    _stream(
+        "commands.stream_input()",
+        "/process.Process/StreamInput",
+        lambda at, limit: at.sandbox.commands.stream_input(7, iter(["x", "y"]), timeout=limit),
+        clock="timeout",
+    ),
+    _stream(
+        "pty.create()",
+        "/process.Process/Start",
+        lambda at, limit: at.sandbox.pty.create(PtySize(rows=24, cols=80), request_timeout=limit),
+    ),
+    _stream(
+        "pty.connect()",
+        "/process.Process/Connect",
+        lambda at, limit: at.sandbox.pty.connect(7, request_timeout=limit),
+        idempotent=True,
+    ),
+    _process(
+        "pty.send_stdin()",
+        "SendInput",
+        lambda at, limit: at.sandbox.pty.send_stdin(7, b"x", request_timeout=limit),
+    ),
+    _process(
+        "pty.resize()",
+        "Update",
+        lambda at, limit: at.sandbox.pty.resize(7, PtySize(rows=24, cols=80), request_timeout=limit),
+        idempotent=True,
+    ),
+    _process(
+        "pty.kill()",
+        "SendSignal",
+        lambda at, limit: at.sandbox.pty.kill(7, request_timeout=limit),
+        missing=False,
+    ),
+    _stream(
+        "files.watch_dir()",
+        "/filesystem.Filesystem/WatchDir",
+        lambda at, limit: at.sandbox.files.watch_dir("d", request_timeout=limit),
         idempotent=True,
     ),
     _filesystem(
@@ -388,16 +481,22 @@ class Playing:
 
     def is_aside(self, peer: Peer, request: Received) -> bool:
         """Answer what a call asks for beside its own request: is the sandbox alive, has a command started."""
-        path = request.target.partition("?")[0]
-        call = self._call_of(request, path)
-        if path == call.path.format(id=self._id_of(request, path)):
-            with self._lock:
-                self._counts[call.name] = self._counts.get(call.name, 0) + 1
+        if self.counts(request):
             return False
-        if path == "/health":
+        if request.target == "/health":
             peer.answer(*self._health)
         else:
             peer.answer(body=b"", content_type="application/proto")
+        return True
+
+    def counts(self, request: Received) -> bool:
+        """Whether this is a call's own request, which is counted then."""
+        path = request.target.partition("?")[0]
+        call = self._call_of(request, path)
+        if path != call.path.format(id=self._id_of(request, path)):
+            return False
+        with self._lock:
+            self._counts[call.name] = self._counts.get(call.name, 0) + 1
         return True
 
     def of(self, outcome: Outcome) -> int:

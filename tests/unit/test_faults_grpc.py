@@ -159,12 +159,12 @@ NOT_THE_PROTOCOL: dict[str, tuple[Script, type[errors.SandboxException], dict[st
     ),
     "a page, and no status": (refusing(200, HTML), errors.ConnectionException, ALIVE),
     "a page of a proxy": (
-        refusing(502, HTML),
+        refusing(502),
         errors.SandboxUnreachableException,
         {**ALIVE, "status": 502, "code": "unavailable"},
     ),
     "a page of another server": (
-        refusing(404, HTML),
+        refusing(404),
         errors.SandboxException,
         {"status": 404, "code": "not_found", "maybe_executed": False},
     ),

@@ -101,16 +101,18 @@ def limits(name: str, call: Call) -> float:
 def judge(name: str, outcomes: list[Outcome]) -> list[str]:
     for outcome in outcomes:
         limit = limits(name, outcome.call)
+        clock = outcome.call.clock
+        kind = errors.CommandTimeoutException if clock == "timeout" else errors.RequestTimeoutException
         outcome.fails_as(
-            errors.RequestTimeoutException,
-            clock="request_timeout",
+            kind,
+            clock=clock,
             limit=limit,
             status=None,
             maybe_executed=True,
             sandbox_state="unknown",
         )
         outcome.takes(*at_the_limit(limit))
-        if f"`request_timeout` ({limit:g} s)" not in str(outcome.error):
+        if f"`{clock}` ({limit:g} s)" not in str(outcome.error):
             outcome.problems.append(f"{outcome.call.name}: names no knob: {outcome.error}")
     return verdict(outcomes)
 
