@@ -65,6 +65,8 @@ def kill(
 
     Raises:
         SandboxException: Whether it was killed is not known.
+
+    Specified in: Sandbox, kill
     """
     config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
     return lifecycle.kill(config, sandbox_id)
@@ -98,6 +100,8 @@ def set_timeout(
     Raises:
         SandboxNotFoundException: There is no sandbox of that id.
         SandboxException: The request failed.
+
+    Specified in: Sandbox, set_timeout
     """
     config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
     lifecycle.set_timeout(config, sandbox_id, timeout)
@@ -128,6 +132,8 @@ def get_info(
     Raises:
         SandboxNotFoundException: There is no sandbox of that id.
         SandboxException: The request failed.
+
+    Specified in: SandboxApi, get_info
     """
     config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
     return queries.get_info(config, sandbox_id)

@@ -133,6 +133,8 @@ class Commands:
             InvalidArgumentException: The directory does not exist, or an argument cannot be sent.
             AuthenticationException: The sandbox has no such user.
             SandboxException: The sandbox is gone, or the connection broke.
+
+        Specified in: Commands, run
         """
         if not isinstance(cmd, str):
             raise InvalidArgumentException(f"cmd has to be a command line (str); got {type(cmd).__name__}")
@@ -207,6 +209,8 @@ class Commands:
         Raises:
             NotFoundException: No command of that id runs.
             SandboxException: The sandbox is gone, or the connection broke.
+
+        Specified in: Commands, connect
         """
         stream = self._envd.stream(
             self._envd.process.Connect,
@@ -237,6 +241,8 @@ class Commands:
 
         Raises:
             SandboxException: The request failed.
+
+        Specified in: Commands, kill
         """
         request = message(
             process_pb2.SendSignalRequest, process=selector(pid), signal=process_pb2.SIGNAL_SIGKILL
@@ -259,6 +265,8 @@ class Commands:
             InvalidArgumentException: The data is neither str nor bytes, or text that is not Unicode.
             NotFoundException: No command of that id runs.
             SandboxException: The command has no standard input, or the request failed.
+
+        Specified in: Commands, send_stdin
         """
         send_input(self._envd, pid, "stdin", data, request_timeout)
 
@@ -304,6 +312,8 @@ class Commands:
 
         Raises:
             SandboxException: The request failed.
+
+        Specified in: Commands, list
         """
         answer = self._unary(self._envd.process.List, process_pb2.ListRequest(), request_timeout)
         return [

@@ -108,6 +108,8 @@ class Filesystem:
             SandboxUnreachableException: Nothing came for `stream_idle_timeout`.
             ConnectionException: The connection broke before all of it was here.
             SandboxException: The request failed.
+
+        Specified in: Filesystem, read
         """
         from sandbox_sync_rest.api.envd import get_files
 
@@ -177,6 +179,8 @@ class Filesystem:
             SandboxUnreachableException: Nothing moved for a minute.
             ConnectionException: The connection broke.
             SandboxException: The request failed.
+
+        Specified in: Filesystem, write
         """
         arguments += _under_documented_names(options, len(arguments))
         several = "files" in options or (arguments and isinstance(arguments[0], (list, tuple)))
@@ -260,6 +264,8 @@ class Filesystem:
 
         Raises:
             SandboxException: The request failed.
+
+        Specified in: Filesystem, exists
         """
         try:
             self.get_info(path, user, request_timeout)
@@ -299,6 +305,8 @@ class Filesystem:
 
         Raises:
             SandboxException: The request failed.
+
+        Specified in: Filesystem, remove
         """
         request = message(filesystem_pb2.RemoveRequest, path=path_text(path))
         self._unary(self._envd.filesystem.Remove, request, user, request_timeout)
@@ -320,6 +328,8 @@ class Filesystem:
         Raises:
             FileNotFoundException: There is nothing at the old path.
             SandboxException: The request failed.
+
+        Specified in: Filesystem, rename
         """
         request = message(
             filesystem_pb2.MoveRequest, source=path_text(old_path), destination=path_text(new_path)
@@ -340,6 +350,8 @@ class Filesystem:
         Raises:
             InvalidArgumentException: There is a file at the path.
             SandboxException: The request failed.
+
+        Specified in: Filesystem, make_dir
         """
         request = message(filesystem_pb2.MakeDirRequest, path=path_text(path))
         try:
@@ -369,6 +381,8 @@ class Filesystem:
             FileNotFoundException: There is nothing at the path.
             InvalidArgumentException: It is no directory, or `depth` is less than 1.
             SandboxException: The request failed.
+
+        Specified in: Filesystem, list
         """
         if depth is not None and (not isinstance(depth, int) or depth < 1):
             raise InvalidArgumentException(f"depth has to be a number, 1 or more; got {depth!r}")
@@ -414,6 +428,8 @@ class Filesystem:
             InvalidArgumentException: It is no directory, or mounted from a network.
             AuthenticationException: The sandbox has no such user.
             SandboxException: The sandbox cannot watch any more directories, or the request failed.
+
+        Specified in: Filesystem, watch_dir
         """
         request = message(
             filesystem_pb2.WatchDirRequest,

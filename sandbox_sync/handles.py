@@ -229,19 +229,28 @@ class CommandHandle:
 
     @property
     def pid(self) -> int:
-        """Process id of the command in its sandbox."""
+        """Process id of the command in its sandbox.
+
+        Specified in: CommandHandle, pid
+        """
         pid = self._transcript.pid
         assert pid is not None
         return pid
 
     @property
     def stdout(self) -> str:
-        """The command's standard output so far."""
+        """The command's standard output so far.
+
+        Specified in: CommandHandle, stdout
+        """
         return self._transcript.text("stdout")
 
     @property
     def stderr(self) -> str:
-        """The command's standard error so far."""
+        """The command's standard error so far.
+
+        Specified in: CommandHandle, stderr
+        """
         return self._transcript.text("stderr")
 
     @property
@@ -261,13 +270,19 @@ class CommandHandle:
 
     @property
     def error(self) -> str | None:
-        """The server's words for an end other than success; None while the command runs."""
+        """The server's words for an end other than success; None while the command runs.
+
+        Specified in: CommandHandle, error
+        """
         end = self._transcript.end
         return (end.error or None) if end is not None else None
 
     @property
     def exit_code(self) -> int | None:
-        """The command's exit code, -1 when a signal ended it; None while it runs."""
+        """The command's exit code, -1 when a signal ended it; None while it runs.
+
+        Specified in: CommandHandle, exit_code
+        """
         end = self._transcript.end
         return end.exit_code if end is not None else None
 
@@ -309,6 +324,8 @@ class CommandHandle:
                 this was called in a callback of the command itself, and would wait for ever.
             Exception: What a callback given to `run` or `connect` raised; once, whether the command has ended
                 or not.
+
+        Specified in: CommandHandle, wait
         """
         deadline = Deadline.after(seconds(timeout, "timeout"))
         deliver = deliver_to(on_stdout, on_stderr, on_pty)
@@ -389,11 +406,16 @@ class CommandHandle:
 
         Returns:
             True if it was killed, False if it had ended before.
+
+        Specified in: CommandHandle, kill
         """
         return self._controls.kill(self.pid, request_timeout)
 
     def disconnect(self) -> None:
-        """Stop following the command, which runs on; `commands.connect(pid)` follows it again."""
+        """Stop following the command, which runs on; `commands.connect(pid)` follows it again.
+
+        Specified in: CommandHandle, disconnect
+        """
         _let_go(
             self._stream,
             self._transcript,

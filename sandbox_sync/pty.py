@@ -108,6 +108,8 @@ class Pty:
             AuthenticationException: The sandbox has no such user.
             TimeoutException: `request_timeout` was up.
             SandboxException: The sandbox is gone, or the connection broke.
+
+        Specified in: Pty, create
         """
         config = message(
             process_pb2.ProcessConfig,
@@ -195,6 +197,8 @@ class Pty:
         Raises:
             NotFoundException: No terminal of that id runs.
             SandboxException: It is no terminal, or the request failed.
+
+        Specified in: Pty, send_stdin
         """
         send_input(self._envd, pid, "pty", data, request_timeout)
 
@@ -240,6 +244,8 @@ class Pty:
             InvalidArgumentException: That can be no size.
             NotFoundException: No terminal of that id runs.
             SandboxException: It is no terminal, or the request failed.
+
+        Specified in: Pty, resize
         """
         request = message(process_pb2.UpdateRequest, process=selector(pid), pty=_pty(size))
         self._envd.unary(self._envd.process.Update, request, request_timeout=request_timeout)
@@ -256,6 +262,8 @@ class Pty:
 
         Raises:
             SandboxException: The request failed.
+
+        Specified in: Pty, kill
         """
         return self._commands.kill(pid, request_timeout)
 

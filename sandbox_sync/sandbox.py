@@ -104,22 +104,34 @@ class Sandbox:
 
     @property
     def sandbox_id(self) -> str:
-        """Unique id of the sandbox."""
+        """Unique id of the sandbox.
+
+        Specified in: Sandbox, sandbox_id
+        """
         return self._sandbox_id
 
     @property
     def files(self) -> Filesystem:
-        """The files in the sandbox."""
+        """The files in the sandbox.
+
+        Specified in: Sandbox, files
+        """
         return self._open().files
 
     @property
     def commands(self) -> Commands:
-        """The commands in the sandbox."""
+        """The commands in the sandbox.
+
+        Specified in: Sandbox, commands
+        """
         return self._open().commands
 
     @property
     def pty(self) -> Pty:
-        """The terminals in the sandbox."""
+        """The terminals in the sandbox.
+
+        Specified in: Sandbox, pty
+        """
         return self._open().pty
 
     @property
@@ -196,6 +208,8 @@ class Sandbox:
             RateLimitException: The account has as many sandboxes as it may.
             ConflictException: The `idempotency_key` was used for another sandbox.
             SandboxException: The sandbox could not be made, or the service cannot do what was asked.
+
+        Specified in: Sandbox, create
         """
         if isinstance(api_key, bool):
             api_key = None
@@ -255,6 +269,8 @@ class Sandbox:
             SandboxNotFoundException: There is no sandbox of that id.
             GuestUnresponsiveException: It cannot go on where it was; `on_resume="reboot"` starts it anew.
             SandboxException: The request failed.
+
+        Specified in: Sandbox, connect
         """
         if isinstance(api_key, int):
             api_key, timeout = None, api_key if timeout is None else timeout
@@ -310,6 +326,8 @@ class Sandbox:
 
         Raises:
             SandboxException: Whether it was killed is not known.
+
+        Specified in: Sandbox, kill
         """
         return control.kill(self._config, self._sandbox_id, request_timeout)
 
@@ -324,6 +342,8 @@ class Sandbox:
         Raises:
             SandboxNotFoundException: It does not exist any more.
             SandboxException: The request failed.
+
+        Specified in: Sandbox, set_timeout
         """
         control.set_timeout(self._config, self._sandbox_id, timeout, request_timeout)
 
@@ -337,6 +357,8 @@ class Sandbox:
         Raises:
             SandboxNotFoundException: It does not exist any more.
             SandboxException: The request failed.
+
+        Specified in: Sandbox, get_info
         """
         return queries.get_info(self._config, self._sandbox_id, request_timeout)
 
@@ -354,6 +376,8 @@ class Sandbox:
 
         Raises:
             SandboxException: Neither can be said, because the sandbox or the service could not be reached.
+
+        Specified in: Sandbox, is_running
         """
         try:
             return self._open().envd.is_healthy(request_timeout)
@@ -614,6 +638,8 @@ class Sandbox:
         Raises:
             InvalidArgumentException: An argument was refused.
             SandboxException: From the sequence: a page could not be fetched.
+
+        Specified in: SandboxApi, list
         """
         if isinstance(api_key, SandboxQuery):
             api_key, query = None, api_key

@@ -153,6 +153,8 @@ class WatchHandle:
 
         Events that were not asked for can still be had. A callback that runs meanwhile comes to its end, and
         none is called after it but `on_exit`.
+
+        Specified in: WatchHandle, stop
         """
         if self._events.is_inherited:  # by a fork: the watch goes on in the process that it belongs to
             return
