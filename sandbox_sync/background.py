@@ -17,9 +17,16 @@ from sandbox_sync.errors import ConnectionException, SandboxException
 
 
 def start_thread(name: str, target: Callable[..., Any], *arguments: Any) -> None:
-    """Call a function in a thread that has the caller's context variables, and that no exit waits for."""
+    """Call a function in a thread that has the caller's context variables, and that no exit waits for.
+
+    Raises:
+        SandboxException: The system allows no more threads.
+    """
     run = contextvars.copy_context().run
-    threading.Thread(target=run, args=(target, *arguments), name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, args=(target, *arguments), name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise SandboxException(f"No thread can be started to read in the background: {error}") from error
 
 
 class Progress:

@@ -7,6 +7,7 @@ import gc
 import pathlib
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_stopping_in_another_thread_frees_who_waits(watched: Sandbox, who: str) 
     """G30: stop() callable from another thread."""
     handle = watched.files.watch_dir("d", timeout=0)
     results: list[object] = []
-    waits = {
+    waits: dict[str, Callable[[], object]] = {
         "iteration": lambda: list(handle),
         "events": lambda: list(handle.events(timeout=60)),
         "poll": lambda: handle.poll(timeout=60),
@@ -153,7 +154,8 @@ def test_stopping_in_another_thread_frees_who_waits(watched: Sandbox, who: str) 
     for thread in waiting:
         thread.join(5)
     assert time.monotonic() - begin < 0.5
-    assert results == ([None] * 3 if who == "wait" else [[]] * 3)
+    nothing: object = None if who == "wait" else []
+    assert results == [nothing] * 3
 
 
 def test_several_threads_share_the_events(watched: Sandbox) -> None:
