@@ -21,7 +21,6 @@ from sandbox_sync import errors
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.transport.envd import EnvdConnection
 from sandbox_sync.transport.files import octets
-from sandbox_sync.transport.proxies import proxy_for
 from sandbox_sync.transport.rest import ControlPlane
 from tests.unit.grpc_server import serving
 from tests.unit.wire_server import (
@@ -181,8 +180,6 @@ def test_a_certificate_file_that_is_none_is_named(
     if content is not None:
         path.write_bytes(content)
     config = config_for("https://127.0.0.1:1", transport=transport, **{option: str(path)})
-    if transport == "grpc" and content is not None:
-        return  # gRPC looks into the file when it connects
     with pytest.raises(errors.InvalidArgumentException, match=r"bad\.pem"):
         WAYS["unary"](config)
 
@@ -341,6 +338,18 @@ def test_a_stream_through_a_proxy_is_cancelled_at_once(authority: trustme.CA, bu
             timer.join()
 
 
+def test_a_deadline_holds_while_a_proxy_is_asked() -> None:
+    """G4: it drips its answer to CONNECT."""
+    with scripted(dripping) as listener:
+        begin = time.monotonic()
+        with pytest.raises(errors.RequestTimeoutException) as caught:
+            WAYS["control plane"](
+                config_for(f"https://{NAME}", proxy=f"http://127.0.0.1:{listener.port}", request_timeout=0.5)
+            )
+        assert 0.5 <= time.monotonic() - begin < 1.0
+        assert not caught.value.maybe_executed
+
+
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 407 Who are you\r\n\r\n", b"", b"garbage\r\n\r\n"])
 def test_a_proxy_that_refuses_is_an_error_before_anything_was_sent(answer: bytes) -> None:
     def refuse(peer: Peer) -> None:
@@ -378,46 +387,3 @@ def test_grpc_does_not_reach_this_machine_through_a_proxy(monkeypatch: pytest.Mo
         monkeypatch.setenv(name.lower(), "http://127.0.0.1:1")
     with serving({"List": lambda request, context: pb.ListResponse()}) as url:
         WAYS["unary"](config_for(url, transport="grpc"))
-
-
-@pytest.mark.parametrize(
-    ("url", "option", "environment", "expected"),
-    [
-        ("https://api.e2b.app", None, {}, None),
-        ("https://api.e2b.app", None, {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
-        ("https://api.e2b.app", None, {"https_proxy": "p:1"}, "http://p:1"),
-        ("http://api.e2b.app", None, {"HTTPS_PROXY": "http://p:1"}, None),
-        ("http://api.e2b.app", None, {"HTTP_PROXY": "http://p:1"}, "http://p:1"),
-        ("http://api.e2b.app", None, {"HTTP_PROXY": "http://p:1", "REQUEST_METHOD": "GET"}, None),
-        ("http://api.e2b.app", None, {"http_proxy": "http://p:1", "REQUEST_METHOD": "GET"}, "http://p:1"),
-        ("https://api.e2b.app", None, {"ALL_PROXY": "http://p:1"}, "http://p:1"),
-        ("https://api.e2b.app", None, {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "e2b.app"}, None),
-        ("https://api.e2b.app", None, {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, None),
-        ("https://api.e2b.app", None, {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "app.e2b"}, "http://p:1"),
-        ("https://10.1.2.3", None, {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"}, None),
-        ("https://api.e2b.app", "http://o:2", {"HTTPS_PROXY": "http://p:1"}, "http://o:2"),
-        ("https://api.e2b.app", "http://o:2", {"NO_PROXY": "*"}, "http://o:2"),
-        ("http://127.0.0.1:3000", "http://o:2", {"HTTP_PROXY": "http://p:1"}, None),
-        ("http://[::1]:3000", "http://o:2", {}, None),
-        ("http://127.9.9.9", None, {"HTTP_PROXY": "http://p:1"}, None),
-        ("http://80-i1.localhost:3000", None, {"HTTP_PROXY": "http://p:1"}, None),
-    ],
-)
-def test_which_proxy_counts(
-    monkeypatch: pytest.MonkeyPatch,
-    url: str,
-    option: str | None,
-    environment: dict[str, str],
-    expected: str | None,
-) -> None:
-    """G23: the table that REST, files, Connect and gRPC go by."""
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert proxy_for(url, option) == expected
-
-
-def test_a_kind_of_proxy_that_is_not_supported_is_refused_without_its_password() -> None:
-    """G40."""
-    with pytest.raises(errors.InvalidArgumentException, match="socks5") as caught:
-        proxy_for("https://api.e2b.app", "socks5://user:secret@p:1080")
-    assert "secret" not in str(caught.value)
