@@ -111,6 +111,9 @@ class ConnectionConfig:
             api_headers: `headers` under the name that newer programs use. Both may be given; a header that is
                 in both has the value that it has here.
 
+        Returns:
+            The configuration.
+
         Raises:
             AuthenticationException: No API key was found.
             InvalidArgumentException: A value cannot be used.

@@ -407,6 +407,9 @@ class CommandHandle:
         Returns:
             True if it was killed, False if it had ended before.
 
+        Raises:
+            SandboxException: The request failed.
+
         Specified in: CommandHandle, kill
         """
         return self._controls.kill(self.pid, request_timeout)
