@@ -7,14 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from sandbox_sync import (
-    AuthenticationException,
     FileNotFoundException,
     FileType,
     InvalidArgumentException,
@@ -104,29 +102,6 @@ def test_several_files_are_written_at_once(sandbox: Sandbox) -> None:
     assert sandbox.files.read("/root/five") == "5"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "with space",
-        "\u00fcml\u00e4ut \U0001f600",
-        'quo"te',
-        "back\\slash",
-        "per%20cent",
-        "a&b=c",
-        "#?;+",
-        "-rf",
-    ],
-)
-def test_any_name_will_do(sandbox: Sandbox, name: str) -> None:
-    assert sandbox.files.write(name, "1").name == name
-    assert sandbox.files.write([{"path": name, "data": "2"}])[0].name == name
-    assert sandbox.files.read(name) == "2"
-    assert [entry.name for entry in sandbox.files.list("~") if entry.name == name] == [name]
-    assert sandbox.files.get_info(name).name == name
-    sandbox.files.remove(name)
-    assert not sandbox.files.exists(name)
-
-
 def test_a_stream_is_an_iterator_and_a_file(sandbox: Sandbox, tmp_path: Path) -> None:
     data = os.urandom(3_000_001)
     sandbox.files.write("big", data)
@@ -154,21 +129,6 @@ def test_a_stream_of_nothing_ends_at_once(sandbox: Sandbox) -> None:
         assert list(stream) == []
 
 
-def test_what_is_known_of_an_entry(sandbox: Sandbox) -> None:
-    sandbox.files.write("f", "12345")
-    sandbox.commands.run("chmod 640 f; ln -s f link; ln -s nowhere broken; mkfifo fifo; mkdir d")
-    info = sandbox.files.get_info("f")
-    assert (info.name, info.path, info.type, info.size) == ("f", "/home/user/f", FileType.FILE, 5)
-    assert (info.mode, info.permissions, info.owner, info.group) == (0o640, "-rw-r-----", "user", "user")
-    assert abs(datetime.now(timezone.utc) - info.modified_time) < timedelta(minutes=1)
-    assert info.symlink_target is None
-    link = sandbox.files.get_info("link")
-    assert (link.type, link.symlink_target) == (FileType.SYMLINK, "/home/user/f")
-    assert sandbox.files.get_info("d").type is FileType.DIR
-    assert sandbox.files.get_info("fifo").type is None
-    assert sandbox.files.exists("broken")
-
-
 def test_listing_goes_as_deep_as_asked(sandbox: Sandbox) -> None:
     sandbox.files.write([{"path": path, "data": ""} for path in ("t/a/x", "t/a/b/y", "t/z")])
 
@@ -187,46 +147,6 @@ def test_large_directories_are_listed_whole(sandbox: Sandbox) -> None:
         "mkdir many && cd many && seq -f file-with-a-rather-long-name-%g 30000 | xargs touch"
     )
     assert len(sandbox.files.list("many")) == 30_000
-
-
-def test_existing_and_removing(sandbox: Sandbox) -> None:
-    sandbox.files.write("d/f", "x")
-    assert sandbox.files.exists("d")
-    assert sandbox.files.exists("d/f")
-    sandbox.files.remove("d")
-    assert not sandbox.files.exists("d")
-    assert not sandbox.files.exists("d/f")
-    sandbox.files.remove("d")
-
-
-def test_renaming(sandbox: Sandbox) -> None:
-    sandbox.files.write("old", "content")
-    moved = sandbox.files.rename("old", "new/place")
-    assert (moved.name, moved.path) == ("place", "/home/user/new/place")
-    assert sandbox.files.read("new/place") == "content"
-    assert not sandbox.files.exists("old")
-    with pytest.raises(FileNotFoundException):
-        sandbox.files.rename("old", "newer")
-
-
-def test_making_directories(sandbox: Sandbox) -> None:
-    assert sandbox.files.make_dir("a/b") is True
-    assert sandbox.files.make_dir("a/b") is False
-    assert sandbox.files.get_info("a/b").owner == "user"
-    sandbox.files.write("f", "x")
-    with pytest.raises(InvalidArgumentException):
-        sandbox.files.make_dir("f")
-
-
-def test_the_user_decides_where_home_is(sandbox: Sandbox) -> None:
-    sandbox.files.write("~/x", "root's", user="root")
-    assert sandbox.files.read("/root/x") == "root's"
-    assert sandbox.files.exists("x", user="root")
-    assert not sandbox.files.exists("x")
-    assert sandbox.files.make_dir("d", user="root")
-    assert [entry.name for entry in sandbox.files.list(".", user="root") if entry.type is FileType.DIR] == [
-        "d"
-    ]
 
 
 def test_path_objects_will_do(sandbox: Sandbox) -> None:
@@ -282,16 +202,6 @@ def test_a_directory_is_no_file_and_a_file_no_directory(sandbox: Sandbox) -> Non
     with pytest.raises(SandboxException):
         sandbox.files.write("f/below", "x")
     assert sandbox.files.read("f") == "x"
-
-
-def test_an_unknown_user_is_refused(sandbox: Sandbox) -> None:
-    for call in (
-        lambda: sandbox.files.read("x", user="nobody_of_that_name"),
-        lambda: sandbox.files.write("x", "y", user="nobody_of_that_name"),
-        lambda: sandbox.files.list(".", user="nobody_of_that_name"),
-    ):
-        with pytest.raises(AuthenticationException):
-            call()
 
 
 @pytest.mark.parametrize(
