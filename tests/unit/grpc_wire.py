@@ -29,7 +29,7 @@ class GrpcPeer:
         self.peer = peer
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         self.sent = 0
-        self._most = most
+        self.most = most
         self._heads: dict[int, dict[str, str]] = {}
         self._bodies: dict[int, bytes] = {}
         self._ready: deque[int] = deque()
@@ -42,9 +42,9 @@ class GrpcPeer:
     def flush(self) -> None:
         """Send what is due, and end the connection where it is to be cut."""
         data = self.h2.data_to_send()
-        if self._most is not None and self.sent + len(data) >= self._most:
-            self.peer.send(data[: self._most - self.sent])
-            self.sent = self._most
+        if self.most is not None and self.sent + len(data) >= self.most:
+            self.peer.send(data[: self.most - self.sent])
+            self.sent = self.most
             raise EOFError("cut")
         self.peer.send(data)
         self.sent += len(data)
