@@ -1,8 +1,8 @@
 """Output of one process for any number of readers at once, in bounded memory.
 
 Nothing is kept for readers to come: what is published while nobody reads is gone. A reader who is slow holds
-the process back, as a full pipe would. But one who keeps others waiting loses its place: within `GRACE` it is
-cut off with an error, so that a client that has stopped reading can't stop the others.
+the process back, as a full pipe would. But one who takes nothing while others wait loses its place: after
+`GRACE` it is cut off with an error, so that a client that has stopped reading can't stop the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ QUEUE_LIMIT = 512 << 10
 """Bytes that may wait for one reader before it counts as slow."""
 
 GRACE = 0.05
-"""Seconds that a slow reader may keep others waiting."""
+"""Seconds that a slow reader may keep others waiting without taking anything."""
 
 E = TypeVar("E")
 
@@ -79,18 +79,26 @@ class Fanout(Generic[E]):
                 self._timer.cancel()
                 self._timer = None
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GRACE, self._cut_off)
+            waited_for = [(reader, reader.taken) for reader in self.readers if reader.is_slow]
+            self._timer = asyncio.get_running_loop().call_later(GRACE, self._cut_off, waited_for)
 
-    def _cut_off(self) -> None:
+    def _cut_off(self, waited_for: list[tuple[Reader[E], int]]) -> None:
         self._timer = None
-        for reader in [reader for reader in self.readers if reader.is_slow]:
-            reader.cut_off(Lagging())
+        for reader, taken in waited_for:
+            if reader.is_slow and reader.taken == taken:  # several may be slow in turn, and all of them read
+                reader.cut_off(Lagging())
+        self.review()
 
 
 class Reader(Generic[E]):
-    """One reader of a fan-out."""
+    """One reader of a fan-out.
+
+    Attributes:
+        taken: How many events it has taken.
+    """
 
     def __init__(self, fanout: Fanout[E]) -> None:
+        self.taken = 0
         self._fanout = fanout
         self._events: deque[tuple[E, int]] = deque()
         self._size = 0
@@ -137,6 +145,7 @@ class Reader(Generic[E]):
             return None
         if self._events:
             event, size = self._events.popleft()
+            self.taken += 1
             was_slow = self.is_slow
             self._size -= size
             if was_slow and not self.is_slow:
