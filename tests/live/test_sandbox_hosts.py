@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# In a network of its own every packet to wherever goes out by the loopback device, where it is seen. A program
-# is run there, and told how many packets there were to others than the services of this machine.
+# In a network of its own every packet to wherever goes out by the loopback device, where it is seen. A
+# program is run there, and asks in the end where packets went other than to services of this machine.
 SPY = r'''
 import contextlib, ctypes, fcntl, os, socket, struct, subprocess, sys
 CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWNS = 0x10000000, 0x40000000, 0x20000
