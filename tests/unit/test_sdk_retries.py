@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandbox_sync import retries
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.retries import Attempt, retry_after, wait_before_retry
-from sandbox_sync.transport.failures import Failure, HTTPFailure
+from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
 
 NOON = datetime(2030, 1, 1, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -53,6 +56,9 @@ def attempt(**changes: Any) -> Attempt:
         # Who is gone does not come back.
         ({"status": 502, "gone": True}, None),
         ({"reason": "answer", "status": 502, "gone": True, "headers": {"should-retry": "true"}}, None),
+        # What was read from a stream of the caller's cannot be read again.
+        ({"status": 429, "spent": True}, None),
+        ({"spent": True, "headers": {"should-retry": "true"}}, None),
         # Waits grow, and end.
         ({"number": 2}, 0.2),
         ({"number": 3}, 0.4),
@@ -188,3 +194,114 @@ def test_doubt_about_an_earlier_attempt_is_kept(first: Failure, doubt: bool) -> 
         script.call()
     assert caught.value.status == 404
     assert caught.value.maybe_executed is doubt
+
+
+# Any failure that there can be, as the rules see it.
+
+WAITS_ASKED = st.one_of(
+    st.integers(0, 200).map(str),
+    st.integers(-100, 200).map(lambda ahead: format_datetime(NOON + timedelta(seconds=ahead), usegmt=True)),
+    st.sampled_from(["", "soon", "-1", "1e9", "9" * 30]),
+)
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "retry-after": WAITS_ASKED,
+        "should-retry": st.sampled_from(["true", "false", "TRUE", "x", ""]),
+    },
+)
+ATTEMPTS = st.builds(
+    Attempt,
+    number=st.integers(1, 6),
+    repeatable=st.booleans(),
+    reason=st.sampled_from(["connect", "tls", "deadline", "silence", "broken", "cancelled", "answer"]),
+    sent=st.booleans(),
+    status=st.none() | st.sampled_from([200, 307, 400, 401, 404, 409, 429, 500, 502, 503, 504, 507]),
+    headers=st.none() | HEADERS,
+    time_left=st.none() | st.floats(0, 300),
+    gone=st.booleans(),
+    spent=st.booleans(),
+)
+
+
+@given(ATTEMPTS, st.floats(0.5, 1.0))
+def test_no_wait_outlives_the_deadline_and_none_is_endless(attempt: Attempt, jitter: float) -> None:
+    """G4, G20."""
+    wait = wait_before_retry(attempt, jitter=jitter, now=NOON)
+    if wait is not None:
+        assert 0 <= wait <= 120
+        assert attempt.number <= retries.MAX_RETRIES
+        assert attempt.time_left is None or wait < attempt.time_left
+
+
+@given(ATTEMPTS)
+def test_what_may_have_run_is_not_run_again(attempt: Attempt) -> None:
+    """G45: unless that does no harm, or the server says that it has not, or that it is to be."""
+    headers = attempt.headers or {}
+    if wait_before_retry(attempt, now=NOON) is not None and not attempt.repeatable:
+        refused = attempt.reason == "answer" and attempt.status == 429
+        asked = attempt.reason == "answer" and headers.get("should-retry", "").lower() == "true"
+        unsent = attempt.reason in ("connect", "broken") and not attempt.sent
+        assert refused or asked or unsent
+
+
+@given(ATTEMPTS)
+def test_the_word_of_the_server_is_obeyed(attempt: Attempt) -> None:
+    """G20: a wait that is asked for is waited for, neither less nor more; a no is a no."""
+    headers = attempt.headers or {}
+    wait = wait_before_retry(attempt, jitter=0.7, now=NOON)
+    asked = retry_after(headers, NOON)
+    if wait is not None and asked is not None:
+        assert wait == asked
+    if attempt.reason == "answer" and headers.get("should-retry", "").lower() == "false":
+        assert wait is None
+    if attempt.gone or attempt.spent or attempt.reason in ("tls", "deadline", "silence", "cancelled"):
+        assert wait is None
+
+
+FAILURES = st.one_of(
+    st.builds(
+        busy,
+        st.sampled_from([429, 500, 502, 503, 504]),
+        retry_after=st.integers(0, 30).map(str),
+    ),
+    st.builds(busy, st.sampled_from([429, 502, 503, 504])),
+    st.builds(lambda sent: Failure("x", reason="broken", sent=sent), st.booleans()),
+    st.builds(lambda: Failure("x", reason="connect", sent=False)),
+    st.builds(
+        lambda code: RpcFailure("x", code=code, reason="answer"),
+        st.sampled_from(["unavailable", "resource_exhausted", "internal", "deadline_exceeded"]),
+    ),
+)
+
+
+@given(st.lists(FAILURES, min_size=5, max_size=5), st.floats(0.01, 60), st.booleans())
+def test_all_waits_together_never_outlive_the_deadline(
+    failures: list[Failure], within: float, repeatable: bool
+) -> None:
+    """G4: whatever fails and however often, on a clock that only waits move."""
+    script = Script(*failures)
+    with pytest.raises(Failure) as caught:
+        script.call(repeatable=repeatable, within=within)
+    made = 5 - len(script.outcomes)
+    assert script.now < within
+    assert made == len(script.waits) + 1 <= 1 + retries.MAX_RETRIES
+    assert caught.value is failures[made - 1]
+    doubts = [failure.leaves_doubt() for failure in failures[:made]]
+    assert caught.value.maybe_executed == any(doubts)
+    if not repeatable:
+        assert not any(doubts[:-1]), "what may have run was run again"
+
+
+@pytest.mark.parametrize(
+    ("code", "again"),
+    [("resource_exhausted", True), ("unavailable", True), ("deadline_exceeded", True), ("internal", False)],
+)
+def test_a_code_without_a_status_counts_as_the_status_that_says_the_same(code: str, again: bool) -> None:
+    """G60: over gRPC, and at the end of a stream, there is none."""
+    script = Script(RpcFailure("x", code=code, reason="answer"), "done")
+    if again:
+        assert script.call() == "done"
+    else:
+        with pytest.raises(RpcFailure):
+            script.call()
