@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from sandbox_sync.options import SandboxLifecycle as SandboxLifecycle
     from sandbox_sync.options import SandboxNetworkOpts as SandboxNetworkOpts
     from sandbox_sync.options import SandboxNetworkRule as SandboxNetworkRule
+    from sandbox_sync.options import SandboxNetworkRules as SandboxNetworkRules
     from sandbox_sync.options import SandboxNetworkTransform as SandboxNetworkTransform
     from sandbox_sync.options import SandboxNetworkUpdate as SandboxNetworkUpdate
     from sandbox_sync.options import SandboxOnTimeout as SandboxOnTimeout
@@ -131,6 +132,7 @@ _MODULES = {
     "SandboxLifecycle": "options",
     "SandboxNetworkOpts": "options",
     "SandboxNetworkRule": "options",
+    "SandboxNetworkRules": "options",
     "SandboxNetworkTransform": "options",
     "SandboxNetworkUpdate": "options",
     "SandboxOnTimeout": "options",

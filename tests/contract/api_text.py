@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from enum import Enum
+from typing import is_typeddict
 
 from sandbox_sync import SandboxException
 from tests.contract import docstrings, public_api
@@ -26,7 +28,7 @@ def regions() -> dict[str, str]:
         text = _description(docstrings.read(kind.__doc__))
         text += _properties([member for member in members if member.is_property])
         if not methods:
-            data += f"\n### {kind.__name__}\n\n{text}{_values(kind)}"
+            data += f"\n### {kind.__name__}\n\n{text}{_values(kind)}{_inherited_keys(kind)}"
             continue
         if kind.__name__ in WHOLE:
             text += "".join(f"\n{_method(member)}" for member in methods)
@@ -40,6 +42,16 @@ def _values(kind: type) -> str:
     if not issubclass(kind, Enum):
         return ""
     return "\n" + "".join(f"- `{member.name}`: {member.value!r}\n" for member in kind)
+
+
+def _inherited_keys(kind: type) -> str:
+    """What a dict of given keys has from others; at run time it does not know from which."""
+    if not is_typeddict(kind):
+        return ""
+    (source,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(source, ast.ClassDef)
+    bases = [f"`{name}`" for name in map(ast.unparse, source.bases) if name != "TypedDict"]
+    return f"\nIt has the keys of {' and '.join(bases)}, too.\n" if bases else ""
 
 
 def _properties(members: list[Member]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
+from typing import is_typeddict
 
 import pytest
 
@@ -42,6 +44,24 @@ def test_every_class_says_what_it_is(kind: type) -> None:
     assert kind.__doc__
     assert not kind.__doc__.startswith(f"{kind.__name__}("), "the text that dataclasses make up says nothing"
     assert kind.__doc__.split("\n")[0].endswith((".", ":", "?"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CLASSES if dataclasses.is_dataclass(kind)])
+def test_every_field_is_described(kind: type) -> None:
+    fields = {field.name for field in dataclasses.fields(kind) if not field.name.startswith("_")}
+    assert {*docstrings.read(kind.__doc__).items("Attributes")} == fields
+
+
+DICTS = [kind for kind in CLASSES if is_typeddict(kind)]
+
+
+@pytest.mark.parametrize("kind", DICTS)
+def test_every_key_is_described(kind: type) -> None:
+    """By the class itself, or by one that it extends."""
+    keys = {*kind.__annotations__}
+    extended = [other for other in DICTS if {*other.__annotations__} <= keys]
+    described = [set(docstrings.read(other.__doc__).items("Attributes")) for other in extended]
+    assert set().union(*described) == keys
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda member: str(member.path))
