@@ -77,7 +77,7 @@ class Call:
 def control_plane_error(failure: Failure, call: Call) -> SandboxException:
     """The error for a failed call of the control plane."""
     if failure.reason != "answer":
-        return incomplete_call_error(failure, call, "unknown")
+        return incomplete_call_error(failure, call, "unknown", inside=False)
     if failure.status == 409 and _error_code(failure) == "sandbox_snapshot_guest_agent_unresponsive":
         return _make(errors.GuestUnresponsiveException, failure, call)
     return _by_status(failure, call)
@@ -114,8 +114,17 @@ def rpc_error(failure: RpcFailure, call: Call, state: SandboxState = "unknown") 
     return _make(SandboxException, failure, call, f"{failure.code}: {failure.message}")
 
 
-def incomplete_call_error(failure: Failure, call: Call, state: SandboxState) -> SandboxException:
-    """The error for a call whose answer was not seen to its end."""
+def incomplete_call_error(
+    failure: Failure, call: Call, state: SandboxState, *, inside: bool = True
+) -> SandboxException:
+    """The error for a call whose answer was not seen to its end.
+
+    Args:
+        failure: How it failed.
+        call: The call.
+        state: What is known of the sandbox.
+        inside: Whether it was the sandbox itself that was called.
+    """
     if failure.reason == "deadline":
         return _timeout(failure, call)
     if failure.reason == "tls":
@@ -132,7 +141,7 @@ def incomplete_call_error(failure: Failure, call: Call, state: SandboxState) -> 
     did = "connection failed" if failure.reason == "connect" else "connection broke"
     if failure.reason == "cancelled":
         did = "call was cancelled"
-    if call.sandbox_id is not None and state == "unknown" and failure.reason == "connect":
+    if inside and state == "unknown" and failure.reason == "connect":
         return _unreachable(failure, call, state, f"{did}: {failure.message}")
     did += f": {failure.message}; " + (
         "the call may have taken effect" if failure.maybe_executed else "nothing was sent, so try again"

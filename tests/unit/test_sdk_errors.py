@@ -8,6 +8,8 @@ import pickle
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandbox_sync import errors
 from sandbox_sync.errors import CommandExitException, SandboxException
@@ -48,6 +50,44 @@ def parent_of(kind: type[Exception]) -> str:
 
 def test_the_tree_that_is_drawn_is_the_tree() -> None:
     assert drawn() == {kind.__name__: parent_of(kind) for kind in CLASSES}
+
+
+TEXT = st.none() | st.text(max_size=20)
+SECONDS = st.none() | st.floats(0, 1e6)
+FIELDS: dict[str, st.SearchStrategy[object]] = {
+    "status": st.none() | st.integers(100, 599),
+    "code": TEXT,
+    "request_id": TEXT,
+    "sandbox_id": TEXT,
+    "method": TEXT,
+    "path": TEXT,
+    "maybe_executed": st.booleans(),
+    "retry_after": SECONDS,
+    "sandbox_state": st.sampled_from(["alive", "gone", "unknown"]),
+    "pid": st.none() | st.integers(1, 1 << 31),
+    "stdout": TEXT,
+    "stderr": TEXT,
+    "clock": st.sampled_from(["sandbox lifetime", "timeout", "request_timeout", "silence"]),
+    "limit": SECONDS,
+    "exit_code": st.integers(-1, 255),
+    "error": TEXT,
+}
+
+
+@given(st.sampled_from(CLASSES), st.text(max_size=50), st.fixed_dictionaries(FIELDS))
+def test_every_error_pickles_with_all_that_it_carries(
+    kind: type[SandboxException], words: str, fields: dict[str, object]
+) -> None:
+    """G61: workers hand errors on."""
+    error = kind(words)
+    carried = {name: value for name, value in fields.items() if hasattr(error, name)}
+    for name, value in carried.items():
+        setattr(error, name, value)
+    assert {"status", "code", "request_id", "sandbox_id", "method", "path", "retry_after"} <= carried.keys()
+    for twin in (pickle.loads(pickle.dumps(error, protocol)) for protocol in (2, pickle.HIGHEST_PROTOCOL)):
+        assert type(twin) is kind
+        assert {name: getattr(twin, name) for name in carried} == carried
+        assert (str(twin), twin.args, twin.message) == (str(error), error.args, error.message)
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
@@ -97,12 +137,15 @@ def answer(status: int, body: bytes = b"{}", **headers: str) -> HTTPFailure:
         (401, b"", "AuthenticationException"),
         (403, b"", "AuthenticationException"),
         (404, b"", "NotFoundException"),
+        (404, b"<html>no page</html>", "SandboxException"),
+        (404, b"404 page not found", "SandboxException"),
         (409, b"", "ConflictException"),
         (409, b'{"error_code":"sandbox_snapshot_guest_agent_unresponsive"}', "GuestUnresponsiveException"),
         (429, b"", "RateLimitException"),
         (500, b"", "SandboxException"),
         (502, b"", "SandboxException"),
         (503, b"", "ServiceBusyException"),
+        (507, b"", "NotEnoughSpaceException"),
         (504, b"", "SandboxException"),
         (561, b"\xff\xfe", "SandboxException"),
         (301, b"<html>", "SandboxException"),
@@ -125,7 +168,9 @@ def test_control_plane_statuses(status: int, body: bytes, expected: str) -> None
     [
         (400, "bad path", "unknown", "InvalidArgumentException"),
         (401, "", "unknown", "AuthenticationException"),
+        (403, "", "unknown", "AuthenticationException"),
         (404, "", "unknown", "NotFoundException"),
+        (409, "", "unknown", "ConflictException"),
         (429, "", "unknown", "RateLimitException"),
         (502, "The sandbox was not found", "unknown", "SandboxNotRunningException"),
         (502, "The sandbox is running but port is not open", "unknown", "PortNotOpenException"),
@@ -247,11 +292,79 @@ def test_only_the_words_of_the_service_say_that_a_sandbox_is_gone() -> None:
     assert not RpcFailure("the host was not found", code="unavailable", reason="connect").says_gone
 
 
+def told(status: int, message: str) -> HTTPFailure:
+    return answer(status, f'{{"message":"{message}"}}'.encode(), x_request_id="r1")
+
+
+def said(code: str, message: str = "said the server") -> RpcFailure:
+    return RpcFailure(message, code=code, reason="answer", headers={"x-request-id": "r1"})
+
+
+LATE = Failure("late", reason="deadline")
+FOUND = Call("GET", "/sandboxes/isandbox", "isandbox", not_found=errors.SandboxNotFoundException)
+FILES = Call("GET", "/files", "isandbox", not_found=errors.FileNotFoundException)
+ADVICE: dict[type[SandboxException], tuple[SandboxException, str]] = {
+    errors.AuthenticationException: (rpc_error(said("unauthenticated"), CALL), "check the key"),
+    errors.InvalidArgumentException: (rpc_error(said("invalid_argument"), CALL), "said the server"),
+    errors.NotFoundException: (rpc_error(said("not_found"), CALL), "said the server"),
+    errors.FileNotFoundException: (envd_http_error(told(404, "no file /f"), FILES), "/f"),
+    errors.SandboxNotFoundException: (control_plane_error(told(404, "none"), FOUND), "Sandbox.list()"),
+    errors.ConflictException: (control_plane_error(told(409, "it is paused"), FOUND), "get_info()"),
+    errors.GuestUnresponsiveException: (
+        control_plane_error(
+            answer(409, b'{"error_code":"sandbox_snapshot_guest_agent_unresponsive","message":"x"}'), FOUND
+        ),
+        "kill the sandbox",
+    ),
+    errors.NotEnoughSpaceException: (envd_http_error(told(507, "disk full"), FILES), "remove files"),
+    errors.RateLimitException: (control_plane_error(told(429, "slow down"), FOUND), "try again later"),
+    errors.ServiceBusyException: (control_plane_error(told(503, "busy"), FOUND), "try again later"),
+    errors.RequestTimeoutException: (rpc_error(RpcFailure.below(LATE), CALL), "pass a larger one"),
+    errors.CommandTimeoutException: (
+        rpc_error(RpcFailure.below(LATE), CALL.on("timeout", 3)),
+        "pass a larger one",
+    ),
+    errors.SandboxNotRunningException: (rpc_error(said("unavailable", "was not found"), CALL), "set_timeout"),
+    errors.SandboxUnreachableException: (rpc_error(said("unavailable"), CALL), "is_running()"),
+    errors.PortNotOpenException: (rpc_error(said("unavailable", "port is not open"), CALL), "start a server"),
+    errors.ConnectionException: (
+        envd_http_error(Failure("reset", reason="broken"), CALL, "alive"),
+        "may have taken effect",
+    ),
+    errors.TLSException: (envd_http_error(Failure("bad", reason="tls", sent=False), CALL), "ca_bundle"),
+    SandboxException: (rpc_error(said("internal"), CALL), "said the server"),
+}
+# These are raised where they arise, or are there to be caught.
+ELSEWHERE = {
+    errors.CommandExitException,
+    errors.EventsLostException,
+    errors.ForkedWithActiveStreamException,
+    errors.IncompleteCallException,
+    errors.TemplateException,
+    errors.TimeoutException,
+}
+
+
+def test_every_error_says_what_happened_to_what_and_what_to_do() -> None:
+    assert set(CLASSES) == {*ADVICE, *ELSEWHERE}
+    for kind, (error, advice) in ADVICE.items():
+        assert type(error) is kind
+        assert advice in str(error)
+        assert "sandbox isandbox" in str(error)
+        assert f"{error.method} {error.path}" in str(error)
+
+
+def test_a_call_that_reached_nobody_says_that_it_is_safe_to_repeat() -> None:
+    failure = Failure("refused", reason="connect", sent=False)
+    assert "nothing was sent" in str(control_plane_error(failure, FOUND))
+
+
 def test_retry_after_is_carried() -> None:
     error = control_plane_error(answer(429, retry_after="7"), CALL)
     assert isinstance(error, errors.RateLimitException)
     assert error.retry_after == 7.0
     assert errors.RateLimitException("x").retry_after is None
+    assert "try again in 7 s" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +394,17 @@ def test_whether_a_failed_call_may_have_been_executed_is_said(failure: Failure, 
         (401, b'{"code":401,"message":"unauthorized access"}', "unauthenticated", "unauthorized access"),
         (502, b'{"sandboxId":"i","message":"The sandbox was not found","code":502}', "unavailable", None),
         (429, b'{"code":429,"message":"slow"}', "resource_exhausted", "slow"),
+        (400, b'{"code":400,"message":"missing header"}', "invalid_argument", "missing header"),
+        (403, b'{"code":403,"message":"token"}', "permission_denied", "token"),
+        (404, b'{"code":404,"path":"/x","message":"no"}', "not_found", "no"),
+        (409, b'{"code":409,"message":"still transitioning"}', "aborted", "still transitioning"),
+        (409, b'{"code":"already_exists","message":"there"}', "already_exists", "there"),
+        (413, b"too large", "resource_exhausted", "too large"),
+        (499, b"", "canceled", None),
+        (501, b"", "unimplemented", None),
+        (503, b"no healthy upstream", "unavailable", "no healthy upstream"),
+        (200, b'{"code":502,"message":"odd"}', "unavailable", "odd"),
+        (302, b"<a href=x>", "unknown", None),
         (505, b"", "unimplemented", None),
         (504, b"gateway timeout", "deadline_exceeded", "gateway timeout"),
         (418, b"<h1>tea</h1>", "unknown", None),
