@@ -107,12 +107,20 @@ def _directory() -> Path:
     return path
 
 
-def _running(directory: Path) -> LocalEndpoint | None:
-    """The server that the state file tells of, if it can be used."""
+class _Probe(NamedTuple):
+    """A question to a server that may not be ready, and what came of it."""
+
+    url: str
+    status: int | None
+    said: str
+
+
+def _running(directory: Path, probes: list[_Probe] | None = None) -> LocalEndpoint | None:
+    """The server that the state file tells of, if it can be used; `probes` is told what it said if not."""
     state = _read_state(directory)
     # A server that is going takes its file away before anything else, and one that answered while it had the
     # file stays for another idle period: what is still there after an answer can be relied on.
-    if state is not None and _answers(state) and _read_state(directory) == state:
+    if state is not None and _answers(state, probes) and _read_state(directory) == state:
         return state
     return None
 
@@ -125,7 +133,7 @@ def _read_state(directory: Path) -> LocalEndpoint | None:
         return None
 
 
-def _answers(server: LocalEndpoint) -> bool:
+def _answers(server: LocalEndpoint, probes: list[_Probe] | None) -> bool:
     """Whether the server is alive and takes the key."""
     import http.client
     from urllib.parse import urlencode, urlsplit
@@ -136,13 +144,18 @@ def _answers(server: LocalEndpoint) -> bool:
     request = get_v2_sandboxes.build(limit=1)
     target = f"{request.path}?{urlencode(request.params)}"
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_ANSWER_SECONDS)
+    status = None
     try:
         connection.request(request.method, target, headers={"X-API-Key": server.api_key})
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
+        status = connection.getresponse().status
+        said = f"HTTP status {status}"
+    except (OSError, http.client.HTTPException) as error:
+        said = str(error) or type(error).__name__
     finally:
         connection.close()
+    if probes is not None:
+        probes.append(_Probe(f"{server.url}{request.path}", status, said))
+    return status == 200
 
 
 @contextmanager
@@ -171,15 +184,16 @@ def _lock(directory: Path, deadline: Deadline) -> Iterator[None]:
 
 def _start(directory: Path, deadline: Deadline) -> LocalEndpoint:
     pid = _spawn(directory)
+    probes: list[_Probe] = []
     while True:
         ended = not _is_alive(pid)
-        running = _running(directory)
+        running = _running(directory, probes)
         if running is not None:
             return running
         if ended:
-            raise _not_started(directory, "did not start")
+            raise _not_started(directory, "did not start", probes)
         if deadline.expired:
-            raise _not_started(directory, f"was not ready within {START_SECONDS:g} s")
+            raise _not_started(directory, f"was not ready within {START_SECONDS:g} s", probes)
         time.sleep(_POLL_SECONDS)
 
 
@@ -210,7 +224,7 @@ def _spawn(directory: Path) -> int:
         )
         return int(launched.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise _not_started(directory, f"could not be launched with {python}") from error
+        raise _not_started(directory, f"could not be launched with {python}", []) from error
     finally:
         os.close(log)
 
@@ -223,10 +237,16 @@ def _is_alive(pid: int) -> bool:
     return state not in "ZX"  # ended, and an init that does not care has not collected it
 
 
-def _not_started(directory: Path, what: str) -> SandboxException:
+def _not_started(directory: Path, what: str, probes: list[_Probe]) -> SandboxException:
     try:
         said = (directory / _LOG).read_text(errors="replace")[-4000:].strip()
     except OSError as error:
         said = str(error)
     hint = "\nInstall what it needs: pip install 'sandbox-sync[local]'" if "No module named" in said else ""
-    return SandboxException(f"The local sandbox server {what}. It said:\n{said or '(nothing)'}{hint}")
+    asked = "It never told its address."
+    if probes:
+        asked = f"Asked at {probes[-1].url}, it last answered: {probes[-1].said}."
+    return SandboxException(
+        f"The local sandbox server {what}. {asked} It said:\n{said or '(nothing)'}{hint}",
+        status=probes[-1].status if probes else None,
+    )

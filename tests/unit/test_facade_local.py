@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,8 +184,8 @@ def test_a_server_that_is_going_is_not_joined(machine: Machine) -> None:
     (machine.directory / "stop").touch()
     gone = threading.Event()
 
-    def remove_after_answer(state: local.LocalEndpoint) -> bool:
-        answered = answers(state)
+    def remove_after_answer(state: local.LocalEndpoint, probes: Any) -> bool:
+        answered = answers(state, probes)
         if state == first and answered:
             while (machine.directory / "server.json").exists():
                 time.sleep(0.01)
@@ -246,6 +248,38 @@ def test_a_server_that_is_never_ready_is_not_waited_for_forever(
     with pytest.raises(SandboxException, match=r"not ready within 1 s(.|\n)*getting ready"):
         local.endpoint()
     assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_server_that_is_not_ready_in_time_is_told_with_what_it_last_said(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """G57: the error carries the last probe, its URL and its status."""
+    machine.serve(
+        textwrap.dedent(f"""
+            import http.server, json, os, sys
+            state = sys.argv[sys.argv.index("--state-file") + 1]
+            with open(os.path.join(os.path.dirname(state), "starts"), "a") as starts:
+                starts.write(json.dumps({{"pid": os.getpid()}}) + "\\n")
+
+            class NotYet(http.server.BaseHTTPRequestHandler):
+                def do_GET(self):
+                    if {answers}:
+                        self.send_error(503)
+
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), NotYet)
+            with open(state, "w") as file:
+                json.dump({{"url": f"http://127.0.0.1:{{server.server_port}}", "api_key": "secret"}}, file)
+            server.serve_forever()
+        """)
+    )
+    monkeypatch.setattr(local, "START_SECONDS", 1.0)
+    with pytest.raises(SandboxException, match=r"not ready within 1 s") as caught:
+        local.endpoint()
+    said = "HTTP status 503" if answers else "closed connection without response"
+    assert re.search(rf"http://127\.0\.0\.1:\d+/v2/sandboxes, it last answered: .*{said}", str(caught.value))
+    assert caught.value.status == (503 if answers else None)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["symlink", "open", "file"])
