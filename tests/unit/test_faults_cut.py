@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -175,3 +176,21 @@ def test_an_answer_that_breaks_the_protocol_is_an_error(name: str) -> None:
             outcome.fails_as(expected, **fields)
             outcome.takes(0.0, 2.0)
         assert verdict(outcomes) == []
+
+
+@pytest.mark.parametrize("transport", ["connect", "grpc"])
+def test_where_nobody_listens_nothing_was_sent(transport: str) -> None:
+    """G28: a service that cannot be reached is no sandbox that cannot, and neither is one that is gone."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    outcomes = run_all(f"http://127.0.0.1:{port}", LIMIT, transport=transport)
+    for outcome in outcomes:
+        unreachable = outcome.call.kind != "control"
+        outcome.fails_as(
+            errors.SandboxUnreachableException if unreachable else errors.ConnectionException,
+            maybe_executed=False,
+            status=None,
+            sandbox_state="unknown",
+        )
+        outcome.takes(0.0, 2.0)
+    assert verdict(outcomes) == []
