@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sandbox_sync.deadline import Deadline, seconds
 from sandbox_sync.errors import AuthenticationException, InvalidArgumentException
@@ -23,6 +24,9 @@ DEFAULT_DOMAIN = "e2b.app"
 DEFAULT_REQUEST_TIMEOUT = 60.0
 LOCAL_DOMAIN = "local"
 """The domain that stands for the embedded server on this machine."""
+
+# What is shorter cannot be kept secret, and is part of too many words.
+_SHORTEST_SECRET = 6
 
 # These domains serve all sandboxes from one host and tell them apart by headers.
 _SHARED_HOST_DOMAINS = frozenset(
@@ -198,6 +202,25 @@ class ConnectionConfig:
         if key is None:
             raise _missing_key()
         return key
+
+    def without_secrets(self, text: str, *others: str | None) -> str:
+        """A server's words without what it may quote of what it was sent: keys, passwords, the extra headers.
+
+        Args:
+            text: The words, maybe cut off at their end.
+            others: More that must not be seen.
+        """
+        credentials = urlsplit(self.proxy or "").netloc.rpartition("@")[0]
+        for_proxy = [credentials.partition(":")[2], unquote(credentials.partition(":")[2])]
+        for_proxy.append(b64encode(unquote(credentials).encode()).decode())
+        known = [self.api_key, *self.headers.values(), *for_proxy, *others]
+        # Of a header like "Bearer ..." the last word is the secret.
+        words = {part for secret in known if secret for part in (secret, secret.rpartition(" ")[2])}
+        for word in sorted((word for word in words if len(word) >= _SHORTEST_SECRET), key=len, reverse=True):
+            text = text.replace(word, "***")
+            cut = next((n for n in range(len(word) - 1, 3, -1) if text.endswith(word[:n])), 0)
+            text = f"{text[: len(text) - cut]}***" if cut else text
+        return text
 
     def envd_url(self, sandbox_id: str, sandbox_domain: str | None = None) -> str:
         """Base URL for commands and files of a sandbox; requests name the sandbox in their headers, too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from sandbox_sync_rest.api.envd import get_health
@@ -110,6 +110,10 @@ class EnvdConnection:
         self._headers = {"e2b-sandbox-id": sandbox_id, "e2b-sandbox-port": str(ENVD_PORT)}
         if access_token:
             self._headers["x-access-token"] = access_token
+
+    def __reduce__(self) -> NoReturn:
+        # What hangs on it would take the access token along.
+        raise TypeError("what reaches into a sandbox cannot be pickled; pickle the Sandbox itself")
 
     @lazy
     def process(self) -> ProcessStub:
@@ -391,11 +395,11 @@ class EnvdConnection:
         return CallLog(self.config.log, call.method, call.path, call.sandbox_id)
 
     def _rpc_error(self, failure: RpcFailure, call: Call, deadline: Deadline) -> SandboxException:
-        if self._token:
-            failure.message = failure.message.replace(self._token, "***")
+        failure.message = self.config.without_secrets(failure.message, self._token)
         return rpc_error(failure, call, self._state_after(failure, deadline))
 
     def _http_error(self, failure: Failure, call: Call, deadline: Deadline) -> SandboxException:
+        failure.message = self.config.without_secrets(failure.message, self._token)
         return envd_http_error(failure, call, self._state_after(failure, deadline))
 
     def _state_after(self, failure: Failure, deadline: Deadline) -> SandboxState:

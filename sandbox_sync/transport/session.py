@@ -40,7 +40,8 @@ class HTTPSession:
         self, base_url: str, config: ConnectionConfig, headers: Mapping[str, str], secret: str | None
     ) -> None:
         self._base_url = base_url
-        self._secret = (secret or "").encode()
+        self._config = config
+        self._secret = secret
         self._session = requests.Session()
         # Nothing of the environment: neither .netrc nor its proxies; those are for `Origin` to judge.
         self._session.trust_env = False
@@ -96,8 +97,8 @@ class HTTPSession:
         )
         if 200 <= response.status_code < 300:
             return response
-        said = response.content.replace(self._secret, b"***") if self._secret else response.content
-        raise HTTPFailure.from_answer(response.status_code, response.headers, said)
+        said = self._config.without_secrets(response.content.decode("utf-8", "replace"), self._secret)
+        raise HTTPFailure.from_answer(response.status_code, response.headers, said.encode())
 
 
 class _WholeAnswers(HTTPAdapter):
