@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,11 @@ def test_the_program_uses_every_method_in_both_forms() -> None:
         if (member.name, member.on_class) not in used
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    "package", ["sandbox_sync", "sandbox_local", "sandbox_sync_rest", "sandbox_sync_rpc"]
+)
+def test_each_package_says_that_it_is_typed(package: str) -> None:
+    """G32: py.typed is shipped: wheels hold whole packages."""
+    assert (files(package) / "py.typed").is_file()
