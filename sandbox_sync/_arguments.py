@@ -66,7 +66,9 @@ def contract() -> Iterator[None]:
     try:
         yield
     except InvalidResponse as error:
-        raise SandboxException(f"The service's answer cannot be understood: {error}") from error
+        raise SandboxException(
+            f"The service's answer cannot be understood: {error}", status=error.status_code
+        ) from None
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         raise InvalidArgumentException("; ".join(problems)) from None

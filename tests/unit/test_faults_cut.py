@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import traceback
 from collections.abc import Callable
 
 import pytest
 
 from sandbox_sync import errors, retries
-from tests.unit.fault_table import CALLS, Outcome, Playing, run_all, verdict
-from tests.unit.wire_server import Peer, Received, chunk, frame, scripted
+from tests.unit.fault_table import CALLS, TOKEN, Outcome, Playing, run_all, verdict
+from tests.unit.wire_server import Peer, Received, answering, chunk, frame, scripted
 
 LIMIT = 10.0
 
@@ -194,3 +196,29 @@ def test_where_nobody_listens_nothing_was_sent(transport: str) -> None:
         )
         outcome.takes(0.0, 2.0)
     assert verdict(outcomes) == []
+
+
+def test_an_answer_of_another_shape_is_an_error_that_shows_none_of_it() -> None:
+    """What is needed and is not there is an error, and what is there in its place may be secret."""
+    # The others need nothing of the body.
+    reads = ("create", "connect", "get_info", "list", "get_metrics", "create_snapshot", "fork")
+    calls = [
+        call for call in CALLS if call.kind == "control" and any(f".{name}" in call.name for name in reads)
+    ]
+    body = json.dumps(
+        {"sandboxID": [TOKEN], "snapshotID": [TOKEN], "envdAccessToken": {"is": TOKEN}}
+    ).encode()
+
+    def respond(peer: Peer, request: Received) -> None:
+        peer.answer(201 if request.method == "POST" else 200, body)
+
+    with answering(respond) as server:
+        outcomes = run_all(server.url, LIMIT, calls)
+    assert len(outcomes) == 11
+    for outcome in outcomes:
+        error = outcome.error
+        assert type(error) is errors.SandboxException, outcome
+        assert error.status == (201 if outcome.call.method == "POST" else 200)
+        assert "cannot be understood" in str(error)
+        assert TOKEN not in "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        assert error.__cause__ is None
