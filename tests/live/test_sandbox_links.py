@@ -111,9 +111,11 @@ def test_a_link_is_for_one_thing_alone(sandbox: Sandbox) -> None:
 
 def test_a_link_expires(sandbox: Sandbox) -> None:
     sandbox.files.write("a", "x")
+    before = int(time.time())
     down = sandbox.download_url("a", use_signature_expiration=1)
     up = sandbox.upload_url("a", use_signature_expiration=1)
     end = int(dict(parse_qsl(urlsplit(down).query))["signature_expiration"])
+    assert before + 1 <= end <= int(time.time()) + 1
     assert get(down) == b"x"
     while time.time() < end + 1:
         time.sleep(0.05)
