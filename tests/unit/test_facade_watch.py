@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -196,6 +197,33 @@ def test_an_iteration_goes_on_after_a_loss(transport: str, monkeypatch: pytest.M
             with pytest.raises(EventsLostException, match=r"^3 events"):
                 next(iter(handle))
             assert [event.name for event in handle.events(timeout=0.1)] == ["3", "4"]
+
+
+@both
+def test_an_iteration_does_not_end_because_another_took_the_event(transport: str) -> None:
+    """Each event goes to one of several threads, and none of them ends before the watch does."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # for them to come between each other
+    try:
+        with watching(transport) as (directory, sb):
+            directory.script = directory.telling(START, *(told(str(n)) for n in range(2000)))
+            handle = sb.files.watch_dir("d", timeout=0)
+            got: list[list[int]] = [[] for _ in range(8)]
+            threads = [
+                threading.Thread(target=lambda own=own: own.extend(int(event.name) for event in handle))  # type: ignore[misc]
+                for own in got
+            ]
+            for thread in threads:
+                thread.start()
+            until(lambda: sum(map(len, got)) == 2000, within=20)
+            assert all(thread.is_alive() for thread in threads)
+            handle.stop()
+            for thread in threads:
+                thread.join(5)
+            assert all(own == sorted(own) for own in got)
+            assert sorted(n for own in got for n in own) == list(range(2000))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @both
