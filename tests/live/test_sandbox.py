@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +67,17 @@ def test_what_create_was_given_is_there(server_env: dict[str, str], transport: s
         assert before - timedelta(seconds=1) <= info.started_at <= datetime.now(timezone.utc)
         assert timedelta(seconds=115) < info.end_at - info.started_at <= timedelta(seconds=125)
         assert Sandbox.get_info(sandbox.sandbox_id) == info
+        assert info.name == "base"
+        assert info.cpu_count == int(sandbox.commands.run("nproc").stdout)
+        assert info.memory_mb > 100
+        assert re.fullmatch(r"\d+\.\d+\.\d+", info.envd_version)
+        assert info.sandbox_domain == sandbox.sandbox_domain
+        assert info.allow_internet_access is False
+        assert info.network == {"allow_public_traffic": True}
+        assert info.lifecycle == {"on_timeout": "kill", "auto_resume": False}
+        assert info.volume_mounts == []
+        assert info.envd_unresponsive_at_pause is None
+        assert sandbox.connection_config.request_timeout == 60
         assert sandbox.commands.run('echo "$GREETING"').stdout == "hi there\n"
 
 
@@ -84,8 +97,9 @@ def test_a_sandbox_can_be_found_again(sandbox: Sandbox) -> None:
     again = Sandbox.connect(sandbox.sandbox_id)
     assert again.files.read("note") == "left by the first"
     assert again.connect() is again
-    copy = pickle.loads(pickle.dumps(sandbox))
-    assert copy.files.read("note") == "left by the first"
+    for twin in (pickle.loads(pickle.dumps(sandbox)), copy.copy(sandbox), copy.deepcopy(sandbox)):
+        assert twin.sandbox_id == sandbox.sandbox_id
+        assert twin.files.read("note") == "left by the first"
 
 
 def test_connecting_never_shortens_a_life(sandbox: Sandbox) -> None:
