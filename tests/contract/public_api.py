@@ -13,7 +13,12 @@ from sandbox_sync._class_or_instance import _TwoForms
 from tests.contract.documented import Entry
 
 # What modules of the SDK call of each other's classes, and users do not.
-_INTERNAL = {"CommandHandle.of_new_command"}
+_INTERNAL = {
+    "CommandHandle.of_new_command",
+    "ConnectionConfig.deadline",
+    "ConnectionConfig.log",
+    "ConnectionConfig.without_secrets",
+}
 
 
 class Member(NamedTuple):

@@ -89,8 +89,6 @@ def configuration(sandbox: Sandbox) -> None:
     assert_type(config.envd_url("id"), str)
     assert_type(config.direct_envd_url("id"), str)
     assert_type(config.get_host("id", 80), str)
-    config.log.info("a line")
-    config.deadline(5)
     try:
         sandbox.get_info()
     except SandboxException as error:
