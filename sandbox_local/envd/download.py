@@ -107,6 +107,6 @@ class _Packed(AsyncIterator[bytes]):
             return self._packer.flush()
         piece = os.pread(self._fd, min(_PIECE, self._size - self._offset), self._offset)
         if not piece:
-            raise ConnectionError("the file was cut while it was sent")
+            raise EOFError("the file was cut while it was sent")
         self._offset += len(piece)
         return self._packer.compress(piece)

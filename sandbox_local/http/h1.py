@@ -146,7 +146,9 @@ class H1:
             self._link.abort()
         elif (error := task.exception()) is not None:
             if not isinstance(error, ClientGone):
-                log.error("connection of %s dropped", self._link.peer, exc_info=error)
+                # A file that gets shorter while it is sent is whoever writes it to blame for.
+                trace = None if isinstance(error, EOFError) else error
+                log.error("connection of %s dropped: %s", self._link.peer, error, exc_info=trace)
             self._link.abort()
         elif not self._over:
             self._next()

@@ -247,7 +247,8 @@ class H2:
         del self._streams[stream.stream_id]
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ClientGone):
-            log.error("stream of %s dropped", self._link.peer, exc_info=error)
+            trace = None if isinstance(error, EOFError) else error  # a file that got shorter, as in h1
+            log.error("stream of %s dropped: %s", self._link.peer, error, exc_info=trace)
         if not self._deaf:
             self._end_stream(stream, failed=task.cancelled() or error is not None)
             if self._stopping and not self._streams:
