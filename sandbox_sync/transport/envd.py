@@ -369,12 +369,14 @@ class EnvdConnection:
         request = get_health.build()
         call = self._call(request.path, request_timeout, NotFoundException).at(request.method)
         try:
-            retries.call(
+            response = retries.call(
                 lambda: self._session.attempt(request, {}, deadline),
                 repeatable=True,
                 deadline=deadline,
                 log=self._log(call),
             )
+            if "html" in response.headers.get("content-type", ""):
+                require_json(response.status_code, response.headers, response.content)
         except Failure as failure:
             if failure.says_gone:
                 return False

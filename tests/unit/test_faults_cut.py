@@ -140,7 +140,7 @@ NOT_THE_PROTOCOL: dict[
         {"code": "internal", "maybe_executed": True},
     ),
     "another content type": (
-        frozenset({"stream", "rpc", "control", "post"}),
+        frozenset({"stream", "rpc", "control", "post", "health"}),
         whole(b"content-type: text/html\r\n", HTML),
         errors.SandboxException,
         {"maybe_executed": True},
