@@ -28,6 +28,13 @@ from tests.live.command_tools import sleeping, threads, until
 ECHO = "while read x; do echo $x; done"
 
 
+@pytest.mark.documented(
+    "CommandHandle.pid",
+    "CommandHandle.stdout",
+    "CommandHandle.stderr",
+    "CommandHandle.error",
+    "CommandHandle.exit_code",
+)
 def test_a_handle_knows_its_command_while_it_runs(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run("echo out; echo err >&2; read x; exit $x", True, stdin=True, check=False)
     (process,) = sandbox.commands.list()
@@ -45,6 +52,7 @@ def test_a_handle_knows_its_command_while_it_runs(sandbox: Sandbox) -> None:
     assert "exit code 7" in repr(handle)
 
 
+@pytest.mark.documented("CommandHandle.wait")
 def test_waiting_is_bounded_by_its_own_timeout(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run("echo x; sleep 1000", background=True)
     before = time.monotonic()
@@ -117,6 +125,7 @@ def test_a_handle_that_is_left_does_not_hold_up_the_others(sandbox: Sandbox) -> 
     assert second.exit_code == 0
 
 
+@pytest.mark.documented("Commands.connect")
 def test_handles_follow_one_command_together(sandbox: Sandbox) -> None:
     first = sandbox.commands.run("echo early; read x; seq 1000", background=True, stdin=True)
     until(lambda: first.stdout)
@@ -132,6 +141,7 @@ def test_handles_follow_one_command_together(sandbox: Sandbox) -> None:
     assert [first.kill(), second.kill(), third.kill()] == [False] * 3
 
 
+@pytest.mark.documented("CommandHandle.kill", "CommandHandle.wait")
 def test_killing_frees_whoever_waits(sandbox: Sandbox) -> None:
     first = sandbox.commands.run("sleep 1000", background=True, check=False)
     second = sandbox.commands.connect(first.pid, check=False)
@@ -169,6 +179,7 @@ def test_many_kill_and_many_wait(sandbox: Sandbox) -> None:
     assert handles[0].kill() is False
 
 
+@pytest.mark.documented("CommandHandle.disconnect", "Commands.connect")
 def test_disconnecting_frees_whoever_waits_and_leaves_the_command(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run(ECHO, background=True, stdin=True)
     handle.send_stdin("before\n")
@@ -217,6 +228,7 @@ def test_leaving_the_block_ends_the_command(sandbox: Sandbox) -> None:
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
 
+@pytest.mark.documented("Commands.run[background]")
 def test_background_callbacks_are_called_as_output_comes(sandbox: Sandbox) -> None:
     variable.set("of the caller")
     seen: list[tuple[str, str, str]] = []

@@ -24,6 +24,7 @@ from sandbox_sync import (
 NOBODY = 999_999
 
 
+@pytest.mark.documented("Commands.send_stdin")
 def test_standard_input_can_be_fed_and_closed(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run("cat; echo end", background=True, stdin=True)
     handle.send_stdin("text \u20ac\n")
@@ -69,6 +70,7 @@ def test_without_stdin_a_command_reads_the_end_at_once_and_input_is_refused(sand
     handle.kill()
 
 
+@pytest.mark.documented("Commands.send_stdin")
 def test_input_to_a_command_that_is_gone_is_not_found(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run("cat", background=True, stdin=True)
     handle.close_stdin()

@@ -43,6 +43,7 @@ def port_is_open(sandbox: Sandbox) -> bool:
     return found.exit_code == 0
 
 
+@pytest.mark.documented("Commands.run[foreground]")
 def test_a_foreground_timeout_leaves_no_process_and_carries_the_output(sandbox: Sandbox) -> None:
     """G6: no descendant is alive: children, sessions of their own, nohup, daemons; and the port is free."""
     before = time.monotonic()
@@ -58,6 +59,7 @@ def test_a_foreground_timeout_leaves_no_process_and_carries_the_output(sandbox: 
     assert sandbox.commands.list() == []
 
 
+@pytest.mark.documented("CommandHandle.kill")
 @pytest.mark.parametrize("how", ["handle", "id", "block"])
 def test_a_kill_leaves_no_process(sandbox: Sandbox, how: str) -> None:
     """G6: the same of a kill."""
@@ -113,6 +115,7 @@ def test_each_clock_has_its_name(sandbox: Sandbox) -> None:
     assert ended.value.clock == "sandbox lifetime"
 
 
+@pytest.mark.documented("Commands.run[foreground]")
 @pytest.mark.parametrize("timeout", [0, None])
 def test_no_timeout_is_none(sandbox: Sandbox, timeout: float | None) -> None:
     """G56: there is no hidden limit: a command is silent for longer than any request may take.
@@ -141,6 +144,7 @@ def test_what_is_no_time_is_refused(sandbox: Sandbox, timeout: float) -> None:
     assert len(sandbox.commands.list()) == 1
 
 
+@pytest.mark.documented("Commands.run[background]", "Commands.connect")
 def test_a_background_command_outlives_its_timeout(sandbox: Sandbox) -> None:
     """G8: the handle stops following, the command runs on and can be followed again."""
     handle = sandbox.commands.run("echo begun; read x; echo got $x", background=True, stdin=True, timeout=0.7)

@@ -18,6 +18,7 @@ from sandbox_sync import (
 from tests.live.command_tools import sleeping
 
 
+@pytest.mark.documented("Commands.run[foreground]")
 def test_a_command_runs_as_the_user_in_the_users_home(sandbox: Sandbox) -> None:
     result = sandbox.commands.run("whoami; pwd; echo problem >&2")
     assert result.stdout == "user\n/home/user\n"
@@ -31,6 +32,7 @@ def test_the_shell_is_a_login_shell_of_bash(sandbox: Sandbox) -> None:
     assert sandbox.commands.run(script).stdout == "hello /bin/bash\nlogin\n2\n"
 
 
+@pytest.mark.documented("Commands.run[foreground]")
 def test_the_environment_is_the_sandboxes_and_the_commands_own(server_env: object, transport: str) -> None:
     with Sandbox.create(envs={"A": "sandbox", "B": "sandbox"}) as sandbox:
         script = 'echo "$A|$B|$C|$HOME|$USER|$E2B_SANDBOX|$E2B_SANDBOX_ID"'
@@ -39,6 +41,7 @@ def test_the_environment_is_the_sandboxes_and_the_commands_own(server_env: objec
         assert sandbox.commands.run('echo "$B|$C"').stdout == "sandbox|\n"
 
 
+@pytest.mark.documented("Commands.run[foreground]")
 def test_the_user_can_be_chosen(sandbox: Sandbox) -> None:
     assert sandbox.commands.run("whoami; pwd; id -u", user="root").stdout == "root\n/root\n0\n"
     assert sandbox.commands.run("whoami", user="user").stdout == "user\n"
@@ -48,6 +51,7 @@ def test_the_user_can_be_chosen(sandbox: Sandbox) -> None:
         sandbox.commands.run("true", user="nobody_of_that_name")
 
 
+@pytest.mark.documented("Commands.run[foreground]")
 @pytest.mark.parametrize("background", [False, True])
 def test_the_directory_can_be_chosen(sandbox: Sandbox, background: bool) -> None:
     sandbox.commands.run("mkdir -p 'd/e f'")
@@ -88,6 +92,7 @@ def test_shell_text_goes_through_as_written(sandbox: Sandbox) -> None:
     assert sandbox.commands.run(f": {long}; echo done").stdout == "done\n"
 
 
+@pytest.mark.documented("Commands.run[foreground]")
 @pytest.mark.parametrize("code", [1, 2, 42, 126, 127, 128 + 9, 255])
 def test_an_exit_code_is_an_error_that_says_everything(sandbox: Sandbox, code: int) -> None:
     with pytest.raises(CommandExitException) as caught:
@@ -133,6 +138,7 @@ def test_a_signal_is_minus_one_and_named(sandbox: Sandbox, signal: str, name: st
     assert (caught.value.exit_code, caught.value.error) == (-1, result.error)
 
 
+@pytest.mark.documented("Commands.run[foreground]")
 def test_output_arrives_while_the_command_runs(sandbox: Sandbox) -> None:
     main = threading.current_thread()
     arrived: list[tuple[str, float]] = []
@@ -150,6 +156,7 @@ def test_output_arrives_while_the_command_runs(sandbox: Sandbox) -> None:
     assert (result.stdout, result.stderr) == ("1\n2\n3\n", "end\n")
 
 
+@pytest.mark.documented("Commands.run[foreground]")
 def test_a_foreground_callback_that_raises_ends_the_command(sandbox: Sandbox) -> None:
     def on_stdout(text: str) -> None:
         raise KeyError(text)
@@ -174,6 +181,7 @@ def test_a_callback_can_use_the_sandbox(sandbox: Sandbox) -> None:
     assert result.error == "signal: killed"
 
 
+@pytest.mark.documented("Commands.list")
 def test_what_runs_is_listed(sandbox: Sandbox) -> None:
     assert sandbox.commands.list() == []
     handle = sandbox.commands.run("sleep 100", background=True, envs={"A": "b"}, cwd="/tmp")
@@ -194,6 +202,7 @@ def test_what_runs_is_listed(sandbox: Sandbox) -> None:
     assert sandbox.commands.list() == []
 
 
+@pytest.mark.documented("Commands.kill")
 def test_a_finished_command_cannot_be_killed(sandbox: Sandbox) -> None:
     handle = sandbox.commands.run("true", background=True)
     assert handle.wait(timeout=10).exit_code == 0

@@ -24,6 +24,7 @@ from sandbox_sync import (
 TEXT = "text \u00e4\u20ac\U0001f600\r\nline\n"
 
 
+@pytest.mark.documented("Filesystem.read[text]", "Filesystem.write[one]")
 def test_text_comes_back_as_it_was(sandbox: Sandbox) -> None:
     written = sandbox.files.write("note.txt", TEXT)
     assert (written.name, written.path, written.type) == ("note.txt", "/home/user/note.txt", FileType.FILE)
@@ -32,6 +33,7 @@ def test_text_comes_back_as_it_was(sandbox: Sandbox) -> None:
     assert sandbox.commands.run("cat note.txt").stdout == TEXT
 
 
+@pytest.mark.documented("Filesystem.read[bytes]", "Filesystem.write[one]")
 def test_bytes_come_back_as_they_were(sandbox: Sandbox) -> None:
     data = os.urandom(1_000_000)
     sandbox.files.write("data", data)
@@ -48,6 +50,7 @@ def pieces() -> Iterator[bytes]:
         yield b"%d\n" % number
 
 
+@pytest.mark.documented("Filesystem.write[one]")
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -75,6 +78,7 @@ def test_a_file_is_written_from_where_it_stands(sandbox: Sandbox, tmp_path: Path
     assert sandbox.files.read("x") == "456789"
 
 
+@pytest.mark.documented("Filesystem.write[one]")
 def test_writing_replaces_makes_directories_and_belongs_to_the_user(sandbox: Sandbox) -> None:
     sandbox.files.write("a/b/c.txt", "long content")
     sandbox.files.write("a/b/c.txt", "short")
@@ -84,6 +88,7 @@ def test_writing_replaces_makes_directories_and_belongs_to_the_user(sandbox: San
     assert sandbox.files.get_info("/root/r.txt").owner == "root"
 
 
+@pytest.mark.documented("Filesystem.write[several]")
 def test_several_files_are_written_at_once(sandbox: Sandbox) -> None:
     written = sandbox.files.write(
         [
@@ -102,6 +107,7 @@ def test_several_files_are_written_at_once(sandbox: Sandbox) -> None:
     assert sandbox.files.read("/root/five") == "5"
 
 
+@pytest.mark.documented("Filesystem.read[stream]")
 def test_a_stream_is_an_iterator_and_a_file(sandbox: Sandbox, tmp_path: Path) -> None:
     data = os.urandom(3_000_001)
     sandbox.files.write("big", data)
@@ -129,6 +135,7 @@ def test_a_stream_of_nothing_ends_at_once(sandbox: Sandbox) -> None:
         assert list(stream) == []
 
 
+@pytest.mark.documented("Filesystem.list")
 def test_listing_goes_as_deep_as_asked(sandbox: Sandbox) -> None:
     sandbox.files.write([{"path": path, "data": ""} for path in ("t/a/x", "t/a/b/y", "t/z")])
 
@@ -141,6 +148,7 @@ def test_listing_goes_as_deep_as_asked(sandbox: Sandbox) -> None:
     assert sandbox.files.list("t/a/b", 1)[0].type is FileType.FILE
 
 
+@pytest.mark.documented("Filesystem.list")
 def test_large_directories_are_listed_whole(sandbox: Sandbox) -> None:
     """G39: an answer of more than 4 MiB."""
     sandbox.commands.run(

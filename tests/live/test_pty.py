@@ -131,6 +131,7 @@ def test_a_running_program_is_told_of_a_resize(sandbox: Sandbox) -> None:
         seen.sees("told of 31 91")
 
 
+@pytest.mark.documented("Pty.send_stdin")
 def test_ctrl_c_interrupts_the_program_and_not_the_shell(sandbox: Sandbox) -> None:
     with terminal(sandbox) as seen:
         seen.type("sleep 4711\n")
@@ -174,6 +175,14 @@ def test_ctrl_d_ends_the_shell(sandbox: Sandbox) -> None:
         assert seen.handle.wait(timeout=10).exit_code == 0
 
 
+def test_a_program_in_the_background_does_not_hold_up_the_end_of_the_shell(sandbox: Sandbox) -> None:
+    with terminal(sandbox) as seen:
+        seen.type("setsid -f sleep 4717; nohup sleep 4718 & sleep 4719 & echo la''st; exit\n")
+        assert seen.handle.wait(timeout=10).exit_code == 0
+        assert b"last\r\n" in seen.shown
+
+
+@pytest.mark.documented("Sandbox.pty")
 def test_the_shells_exit_code_is_told(sandbox: Sandbox) -> None:
     with terminal(sandbox) as seen:
         seen.type("exit 3\n")
@@ -213,6 +222,7 @@ def test_a_killed_terminal_takes_its_programs_with_it(sandbox: Sandbox, through:
     assert sandbox.commands.list() == []
 
 
+@pytest.mark.documented("Commands.list")
 def test_a_terminal_is_listed_among_the_commands(sandbox: Sandbox) -> None:
     assert sandbox.commands.list() == []
     with terminal(sandbox, cwd="/tmp", envs={"A": "b"}) as seen:

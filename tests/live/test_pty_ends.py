@@ -76,6 +76,7 @@ def test_a_terminal_that_cannot_be_made_is_a_named_error(sandbox: Sandbox) -> No
     assert sandbox.commands.list() == []
 
 
+@pytest.mark.documented("Pty.kill", "Pty.send_stdin", "Pty.resize")
 def test_a_terminal_that_does_not_run_is_a_named_error(sandbox: Sandbox) -> None:
     calls: dict[str, Any] = {
         "connect": lambda pid: sandbox.pty.connect(pid),
@@ -136,6 +137,7 @@ def test_what_cannot_be_typed_is_refused(sandbox: Sandbox, data: Any) -> None:
         assert seen.run("echo nothing came") == "nothing came"
 
 
+@pytest.mark.documented("Pty.create")
 def test_at_the_timeout_the_handle_ends_and_the_terminal_runs_on(sandbox: Sandbox) -> None:
     begin = time.monotonic()
     seen = Terminal(SIZE)

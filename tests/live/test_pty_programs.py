@@ -15,6 +15,7 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"there is no {program} on this machine")
 
 
+@pytest.mark.documented("Pty.create", "Pty.send_stdin")
 @needs("vi")
 def test_vi_edits_a_file(sandbox: Sandbox) -> None:
     sandbox.files.write("poem.txt", "".join(f"line {n}\n" for n in range(1, 101)))
@@ -36,6 +37,7 @@ def test_vi_edits_a_file(sandbox: Sandbox) -> None:
     assert lines == [*(f"line {n}" for n in range(2, 101)), "from a terminal: \u00e4\u20ac"]
 
 
+@pytest.mark.documented("Pty.create", "Pty.send_stdin")
 @needs("nano")
 def test_nano_writes_a_file(sandbox: Sandbox) -> None:
     with terminal(sandbox) as seen:
@@ -64,10 +66,11 @@ def test_top_shows_the_processes_and_fills_the_screen(sandbox: Sandbox) -> None:
         assert seen.handle.poll() is None
 
 
+@pytest.mark.documented("Pty.create", "Pty.send_stdin")
 @needs("python3")
 def test_pythons_prompt_computes_and_can_be_interrupted(sandbox: Sandbox) -> None:
     with terminal(sandbox) as seen:
-        seen.type("python3 -q\n")
+        seen.type("PYTHON_BASIC_REPL=1 python3 -q\n")  # the other one lays out what is pasted
         seen.until(lambda: seen.text.endswith(">>>"))
         seen.type("6 * 7\n")
         seen.sees("\n42\n>>>")
@@ -87,6 +90,7 @@ def test_pythons_prompt_computes_and_can_be_interrupted(sandbox: Sandbox) -> Non
         assert seen.run("python3 -c 'import sys; sys.exit(5)'; echo code $?") == "code 5"
 
 
+@pytest.mark.documented("Pty.create", "Pty.send_stdin")
 @needs("less")
 def test_less_turns_pages_and_searches(sandbox: Sandbox) -> None:
     sandbox.files.write("long.txt", "".join(f"entry {n}\n" for n in range(1, 501)))

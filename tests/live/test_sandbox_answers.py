@@ -104,6 +104,7 @@ def losing(server: LocalServer) -> Iterator[tuple[Front, dict[str, Any]]]:
             thread.join()
 
 
+@pytest.mark.documented("Sandbox.create")
 @pytest.mark.parametrize("how", [504, 502, None])
 @pytest.mark.usefixtures("server_env", "transport")
 def test_a_create_whose_answer_was_lost_leaves_one_sandbox(server: LocalServer, how: int | None) -> None:
@@ -152,6 +153,7 @@ def test_a_create_that_fails_half_way_leaves_nothing(error: BaseException) -> No
     assert not Sandbox.list(query=SandboxQuery(metadata=mark))
 
 
+@pytest.mark.documented("Sandbox.kill")
 @pytest.mark.usefixtures("server_env", "transport")
 def test_a_kill_whose_answer_was_lost_was_one(server: LocalServer) -> None:
     """G59: True when an attempt of this call may have done it, False when it was gone before."""
@@ -259,6 +261,7 @@ def test_every_way_to_fail_has_a_class_of_its_own(transport: str) -> None:
             assert away.sandbox_state == "unknown"
 
 
+@pytest.mark.documented("Sandbox.is_running")
 def test_a_closed_port_is_told_by_every_call(transport: str) -> None:
     """G28: the sandbox runs, and its agent does not listen: neither gone nor unknown."""
     with scripted(transport) as (service, sandbox):

@@ -40,6 +40,7 @@ def ids(query: SandboxQuery, **options: object) -> list[str]:
     return [info.sandbox_id for info in Sandbox.list(query=query, **options)]  # type: ignore[arg-type]
 
 
+@pytest.mark.documented("Sandbox.list")
 @pytest.mark.usefixtures("server_env", "transport")
 def test_metadata_of_any_characters_is_found_and_nothing_else() -> None:
     mark = uuid4().hex
@@ -52,6 +53,7 @@ def test_metadata_of_any_characters_is_found_and_nothing_else() -> None:
         assert sandbox.get_info().metadata == {"mark": mark, **{f"k{text}": text for text in ODD}}
 
 
+@pytest.mark.documented("Sandbox.list")
 @pytest.mark.usefixtures("server_env", "transport")
 def test_every_condition_alone_and_together() -> None:
     mark = {"mark": uuid4().hex}
@@ -94,6 +96,7 @@ def test_an_offset_is_not_needed_to_be_utc() -> None:
             ids(SandboxQuery(started_after=start.replace(tzinfo=None)))
 
 
+@pytest.mark.documented("Sandbox.list")
 @pytest.mark.usefixtures("server_env", "transport")
 def test_pages_in_both_orders_from_any_token() -> None:
     mark = {"mark": uuid4().hex}
@@ -121,6 +124,7 @@ def test_pages_in_both_orders_from_any_token() -> None:
                 ids(query, **options)
 
 
+@pytest.mark.documented("Sandbox.list")
 @pytest.mark.usefixtures("server_env", "transport")
 def test_many_sandboxes_are_one_sequence() -> None:
     mark = {"mark": uuid4().hex}
@@ -132,6 +136,7 @@ def test_many_sandboxes_are_one_sequence() -> None:
         assert [info.metadata["n"] for info in listing[10:13]] == ["10", "11", "12"]
 
 
+@pytest.mark.documented("Sandbox.list")
 @pytest.mark.usefixtures("server_env", "transport")
 def test_pages_go_on_where_they_were_though_sandboxes_come_and_go() -> None:
     mark = {"mark": uuid4().hex}

@@ -63,6 +63,7 @@ def test_a_paused_sandbox_stands_still_and_goes_on(sandbox: Sandbox) -> None:
     until(lambda: count() > before)
 
 
+@pytest.mark.documented("Sandbox.connect")
 def test_connecting_by_id_resumes(sandbox: Sandbox) -> None:
     sandbox.files.write("/tmp/kept", "in memory and on disk")
     assert Sandbox.pause(sandbox.sandbox_id) is True

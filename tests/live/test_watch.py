@@ -133,6 +133,7 @@ def test_events_can_be_iterated_over(watched: Sandbox) -> None:
         assert list(handle.events(timeout=0.01)) == []
 
 
+@pytest.mark.documented("WatchHandle.stop")
 @pytest.mark.parametrize("who", ["iteration", "events", "poll", "wait"])
 def test_stopping_in_another_thread_frees_who_waits(watched: Sandbox, who: str) -> None:
     """G30: stop() callable from another thread."""
@@ -182,6 +183,8 @@ def test_several_threads_share_the_events(watched: Sandbox) -> None:
         assert own == sorted(own, key=int)
 
 
+@pytest.mark.documented("WatchHandle.stop")
+@pytest.mark.documented("WatchHandle.stop")
 def test_stopping_twice_and_early_is_harmless(watched: Sandbox) -> None:
     """G30: stop() idempotent, context manager."""
     exits: list[Exception | None] = []
@@ -235,6 +238,7 @@ def test_a_callback_can_use_the_sandbox(watched: Sandbox) -> None:
         assert "watching" in repr(handle)
 
 
+@pytest.mark.documented("Filesystem.watch_dir")
 def test_below_the_directory_nothing_is_told_unless_asked_for(watched: Sandbox) -> None:
     watched.commands.run("mkdir -p d/sub")
     with watched.files.watch_dir("d") as flat, watched.files.watch_dir("d", recursive=True) as deep:

@@ -28,6 +28,7 @@ from tests.live.command_tools import threads, until
 MOST_WATCHES = 64
 
 
+@pytest.mark.documented("Filesystem.watch_dir")
 def test_what_cannot_be_watched_is_a_named_error(sandbox: Sandbox) -> None:
     sandbox.files.write("file", "x")
     calls: list[str] = []
@@ -81,6 +82,8 @@ def watch_again(sandbox: Sandbox, handles: list[WatchHandle]) -> bool:
     return True
 
 
+@pytest.mark.documented("Filesystem.watch_dir")
+@pytest.mark.documented("Filesystem.watch_dir")
 def test_at_its_timeout_a_watch_ends_with_an_error(sandbox: Sandbox) -> None:
     exits: list[Exception | None] = []
     begin = time.monotonic()
@@ -108,6 +111,7 @@ def test_at_its_timeout_a_watch_ends_with_an_error(sandbox: Sandbox) -> None:
     until(lambda: "sandbox-sync-watch" not in threads())
 
 
+@pytest.mark.documented("Filesystem.watch_dir")
 def test_timeout_zero_is_no_limit(sandbox: Sandbox) -> None:
     with sandbox.files.watch_dir(".", timeout=0) as zero, sandbox.files.watch_dir(".", timeout=None) as none:
         with pytest.raises(CommandTimeoutException, match=r"still being watched .*wait\(timeout=1.5\)"):
