@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -91,9 +94,9 @@ def say(sandbox: Sandbox, word: str) -> CommandResult:
     return sandbox.commands.run(f"echo {word}")
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+@pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_a_sandbox_goes_to_worker_processes(sandbox: Sandbox, method: str) -> None:
-    """G61: it pickles into workers of every kind, with no key and no token in the pickle."""
+    """G61: it pickles into workers, with no key and no token in the pickle."""
     pickled = pickle.dumps(sandbox)
     access = sandbox._open().access
     for secret in (access.token, sandbox.connection_config.api_key):
@@ -104,6 +107,34 @@ def test_a_sandbox_goes_to_worker_processes(sandbox: Sandbox, method: str) -> No
         words = [uuid4().hex for _ in range(8)]
         results = pool.starmap(say, [(sandbox, word) for word in words])
     assert [result.stdout for result in results] == [f"{word}\n" for word in words]
+
+
+FORKSERVER = """
+import multiprocessing, sys
+from sandbox_sync import Sandbox
+
+def say(sandbox, word):
+    return sandbox.commands.run(f"echo {word}").stdout
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("forkserver")
+    with Sandbox.create() as sandbox, multiprocessing.Pool(2) as pool:
+        sandbox.commands.run("echo warm")
+        words = [str(n) for n in range(8)]
+        assert pool.starmap(say, [(sandbox, word) for word in words]) == [f"{word}\\n" for word in words]
+        print("each got its own")
+"""
+
+
+@pytest.mark.usefixtures("server_env", "transport")
+def test_a_sandbox_goes_to_workers_of_a_fork_server(tmp_path: Path) -> None:
+    """G61: in a program of its own, for a fork server keeps the environment that it was started in."""
+    program = tmp_path / "program.py"
+    program.write_text(FORKSERVER)
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("each got its own\n", "")
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
