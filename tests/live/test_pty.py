@@ -175,13 +175,6 @@ def test_ctrl_d_ends_the_shell(sandbox: Sandbox) -> None:
         assert seen.handle.wait(timeout=10).exit_code == 0
 
 
-def test_a_program_in_the_background_does_not_hold_up_the_end_of_the_shell(sandbox: Sandbox) -> None:
-    with terminal(sandbox) as seen:
-        seen.type("setsid -f sleep 4717; nohup sleep 4718 & sleep 4719 & echo la''st; exit\n")
-        assert seen.handle.wait(timeout=10).exit_code == 0
-        assert b"last\r\n" in seen.shown
-
-
 @pytest.mark.documented("Sandbox.pty")
 def test_the_shells_exit_code_is_told(sandbox: Sandbox) -> None:
     with terminal(sandbox) as seen:
