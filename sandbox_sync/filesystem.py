@@ -151,8 +151,8 @@ class Filesystem:
         """Write one file, `write(path, data)`, or several, `write(files)`, which is `write_files`.
 
         Files that exist are replaced, and missing directories are made. What is made belongs to the user.
-        An upload that is cut on its way raises, and is made again as a whole if its data can be read again;
-        otherwise the file may be there as far as it came.
+        An upload that is cut on its way is made again as a whole where its data can be read again. Where that
+        is no way out, it raises, and the file may be there as far as it came.
 
         Args:
             path: Path of the file.

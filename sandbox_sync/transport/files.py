@@ -244,6 +244,11 @@ class Download:
                 self._fail(failure)
             except NETWORK_ERRORS as error:
                 self._fail(failure_of(error, self._limit))
+            except ValueError:  # what a generator that is being executed says
+                words = (
+                    "another thread is reading the file, or was when this process was forked; read it anew"
+                )
+                raise self._explain(Failure(words, reason="cancelled")) from None
             except BaseException:
                 self._error = SandboxException("reading the file was interrupted; read it anew")
                 raise

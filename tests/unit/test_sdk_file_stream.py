@@ -231,6 +231,29 @@ def test_another_thread_may_close_it_while_it_is_read() -> None:
     assert "closed" in str(error)
 
 
+def test_another_thread_that_reads_at_the_same_time_is_told_so_and_disturbs_nobody() -> None:
+    taken: list[bytes] = []
+    go = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.receive()
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(DATA))
+        go.wait(20)
+        peer.send(DATA)
+        peer.wait_for_end()
+
+    with scripted(script) as server, files_at(server).read("x", format="stream") as stream:
+        reader = threading.Thread(target=lambda: taken.append(stream.read()))
+        reader.start()
+        while inspect.getgeneratorstate(stream._body._blocks) != inspect.GEN_RUNNING:
+            time.sleep(0.001)
+        with pytest.raises(errors.ConnectionException, match="another thread"):
+            stream.read(1)
+        go.set()
+        reader.join(20)
+        assert taken == [DATA]
+
+
 def test_a_stream_that_broke_stays_broken() -> None:
     """G47: whoever catches the error and reads on does not find the end of the file."""
 
