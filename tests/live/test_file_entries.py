@@ -123,6 +123,7 @@ def test_what_is_neither_file_nor_directory_cannot_be_read_or_written(sandbox: S
             sandbox.files.write(path, "x")
 
 
+@pytest.mark.documented("Filesystem.exists", "Filesystem.remove")
 def test_existing_and_removing(sandbox: Sandbox) -> None:
     sandbox.files.write("d/f", "x")
     sandbox.files.write("d/sub/f", "x")
@@ -142,6 +143,7 @@ def test_existing_and_removing(sandbox: Sandbox) -> None:
     sandbox.files.remove("missing/below")
 
 
+@pytest.mark.documented("Filesystem.rename")
 def test_renaming(sandbox: Sandbox) -> None:
     sandbox.files.write("old", "content", metadata={"k": "v"})
     moved = sandbox.files.rename("old", "new/place")
@@ -161,6 +163,7 @@ def test_renaming(sandbox: Sandbox) -> None:
     assert sandbox.files.rename("new/place", "new/place").path == f"{HOME}/new/place"
 
 
+@pytest.mark.documented("Filesystem.rename")
 def test_what_renaming_replaces(sandbox: Sandbox) -> None:
     files = sandbox.files
     files.write("a", "a")
@@ -178,6 +181,7 @@ def test_what_renaming_replaces(sandbox: Sandbox) -> None:
     assert (files.read("b"), files.read("empty/f"), files.read("other/f")) == ("a", "1", "2")
 
 
+@pytest.mark.documented("Filesystem.make_dir")
 def test_making_directories(sandbox: Sandbox) -> None:
     assert sandbox.files.make_dir("a/b/c") is True
     assert sandbox.files.make_dir("a/b/c") is False

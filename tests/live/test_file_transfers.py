@@ -35,6 +35,7 @@ def digest(sandbox: Sandbox, path: str) -> str:
 # Compression
 
 
+@pytest.mark.documented("Filesystem.write[one]")
 @pytest.mark.parametrize("gzip", [False, True], ids=["plain", "gzip"])
 def test_what_goes_up_comes_down(sandbox: Sandbox, gzip: bool) -> None:
     for data in (b"", b"x", DATA, bytes(3_000_000)):
@@ -139,6 +140,7 @@ def test_pipes_and_open_files_are_read_to_their_end(sandbox: Sandbox, tmp_path: 
     assert sandbox.files.read("f") == "\u00fc\u00df"
 
 
+@pytest.mark.documented("Filesystem.write[several]")
 def test_when_one_of_several_cannot_be_written_those_before_it_stay(sandbox: Sandbox) -> None:
     sandbox.files.make_dir("d")
     with pytest.raises(InvalidArgumentException):

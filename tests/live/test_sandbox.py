@@ -30,6 +30,7 @@ from sandbox_sync import (
 UNKNOWN = "i0000000000000000000"
 
 
+@pytest.mark.documented("Sandbox.create", "Sandbox.is_running", "Sandbox.kill", "Sandbox.kill[by id]")
 def test_a_sandbox_lives_until_it_is_killed(server_env: dict[str, str], transport: str) -> None:
     sandbox = Sandbox.create(timeout=60)
     assert sandbox.is_running()
@@ -54,6 +55,7 @@ def test_a_block_ends_its_sandbox(server_env: dict[str, str], transport: str) ->
     assert not sandbox.is_running()
 
 
+@pytest.mark.documented("Sandbox.create", "Sandbox.get_info", "Sandbox.get_info[by id]")
 def test_what_create_was_given_is_there(server_env: dict[str, str], transport: str) -> None:
     before = datetime.now(timezone.utc)
     with Sandbox.create(
@@ -92,6 +94,7 @@ def test_creating_again_with_the_same_key_gives_the_same_sandbox(
         assert second.commands.run("echo same").stdout == "same\n"
 
 
+@pytest.mark.documented("Sandbox.connect")
 def test_a_sandbox_can_be_found_again(sandbox: Sandbox) -> None:
     sandbox.files.write("note", "left by the first")
     again = Sandbox.connect(sandbox.sandbox_id)
@@ -102,6 +105,7 @@ def test_a_sandbox_can_be_found_again(sandbox: Sandbox) -> None:
         assert twin.files.read("note") == "left by the first"
 
 
+@pytest.mark.documented("Sandbox.connect")
 def test_connecting_never_shortens_a_life(sandbox: Sandbox) -> None:
     end = sandbox.get_info().end_at
     sandbox.connect(timeout=1)
@@ -110,6 +114,7 @@ def test_connecting_never_shortens_a_life(sandbox: Sandbox) -> None:
     assert sandbox.get_info().end_at > end + timedelta(seconds=200)
 
 
+@pytest.mark.documented("Sandbox.set_timeout", "Sandbox.set_timeout[by id]")
 def test_a_life_can_be_made_longer_and_shorter(sandbox: Sandbox) -> None:
     sandbox.set_timeout(1000)
     assert sandbox.get_info().end_at > datetime.now(timezone.utc) + timedelta(seconds=900)
@@ -117,6 +122,7 @@ def test_a_life_can_be_made_longer_and_shorter(sandbox: Sandbox) -> None:
     assert sandbox.get_info().end_at < datetime.now(timezone.utc) + timedelta(seconds=110)
 
 
+@pytest.mark.documented("Sandbox.is_running")
 def test_a_life_that_ended_is_told_as_such(server_env: dict[str, str], transport: str) -> None:
     """G5: it is the sandbox's lifetime that ended, and the error says so."""
     sandbox = Sandbox.create(timeout=60)
@@ -139,6 +145,7 @@ def test_killing_a_sandbox_frees_who_waits_for_its_commands(
     killer.join()
 
 
+@pytest.mark.documented("Sandbox.list")
 def test_listing_finds_what_the_query_says(server_env: dict[str, str], transport: str) -> None:
     mark = {"mark": f"{uuid4().hex} & = \u00e4"}
     query = SandboxQuery(metadata=mark)
@@ -160,6 +167,7 @@ def test_listing_finds_what_the_query_says(server_env: dict[str, str], transport
     assert len(Sandbox.list(query=query)) == 0
 
 
+@pytest.mark.documented("Sandbox.connect", "Sandbox.get_info[by id]", "Sandbox.set_timeout[by id]")
 @pytest.mark.parametrize("call", ["connect", "get_info", "set_timeout"])
 def test_an_unknown_sandbox_is_not_found(server_env: dict[str, str], transport: str, call: str) -> None:
     arguments = (UNKNOWN, 10) if call == "set_timeout" else (UNKNOWN,)

@@ -85,6 +85,7 @@ def called_back(sandbox: Sandbox, recursive: bool) -> list[str]:
     return created(told)
 
 
+@pytest.mark.documented("Filesystem.watch_dir")
 @pytest.mark.parametrize("recursive", [False, True])
 @pytest.mark.parametrize("way", [asking, iterating, called_back])
 def test_ten_thousand_files_are_told_in_order(
