@@ -87,7 +87,9 @@ def test_a_name_that_is_not_resolved_in_time_ends_the_call(transport: str, throu
                 assert not (error.maybe_executed and sys.argv[2] == "connect"), name
             else:
                 raise AssertionError(name)
-            assert was_asked(), name
+            # gRPC goes on with the question of an earlier call, so it need not ask anew.
+            asked = was_asked()
+            assert asked or (sys.argv[2] == "grpc" and name != "rest"), name
             while was_asked():
                 pass
     """)
