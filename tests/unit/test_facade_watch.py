@@ -210,7 +210,7 @@ def test_an_iteration_does_not_end_because_another_took_the_event(transport: str
             handle = sb.files.watch_dir("d", timeout=0)
             got: list[list[int]] = [[] for _ in range(8)]
             threads = [
-                threading.Thread(target=lambda own=own: own.extend(int(event.name) for event in handle))  # type: ignore[misc]
+                threading.Thread(target=lambda own=own: own.extend(int(event.name) for event in handle))
                 for own in got
             ]
             for thread in threads:
