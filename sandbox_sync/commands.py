@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sandbox_sync_rpc import process_pb2
 
+from sandbox_sync import processes
 from sandbox_sync._arguments import message, path_text
 from sandbox_sync.deadline import seconds
-from sandbox_sync.errors import (
-    InvalidArgumentException,
-    NotFoundException,
-    SandboxException,
-)
+from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.handles import (
-    RETAINED_BYTES,
     WINDOW_BYTES,
     CommandHandle,
+    background_transcript,
     deliver_to,
-    kill_soon,
     result_of,
 )
-from sandbox_sync.input import selector, send_input, stream_input
+from sandbox_sync.input import send_input, stream_input
 from sandbox_sync.models import CommandResult, ProcessInfo
+from sandbox_sync.processes import selector
+from sandbox_sync.starts import TAG, Start
 from sandbox_sync.transcript import Transcript
 
 if TYPE_CHECKING:
     import builtins
 
-    from sandbox_sync_rpc.channel import UnaryUnary
-
     from sandbox_sync.transport.envd import EnvdConnection
-
-Req = TypeVar("Req")
-Res = TypeVar("Res")
-
-# Begins the tags by which commands are found that must not outlive their call and have not told their id yet.
-_TAG = "sandbox-sync-"
 
 
 class Commands:
@@ -145,37 +133,22 @@ class Commands:
             envs=dict(envs or {}),
             cwd=path_text(cwd) if cwd else None,
         )
-        tag = _TAG + os.urandom(8).hex()
-        request = message(process_pb2.StartRequest, process=config, tag=tag, stdin=stdin)
+        request = message(process_pb2.StartRequest, process=config, stdin=stdin)
         deadline = self._envd.config.deadline(request_timeout)
         deliver = deliver_to(on_stdout, on_stderr)
-        limit = (RETAINED_BYTES if background else None) if retain_output else WINDOW_BYTES
-        to_iterate = bool(background) and not retain_output and deliver is None
-        transcript = Transcript(limit, to_iterate=to_iterate)
-        find = partial(self._pid_of, tag)
-        try:
-            stream = self._envd.stream(
-                self._envd.process.Start,
-                request,
-                user=user,
-                timeout=seconds(timeout, "timeout"),
-                tell_server=not background,
-                request_timeout=request_timeout,
-            )
-        except BaseException as error:
-            if not isinstance(error, SandboxException) or error.maybe_executed:
-                kill_soon(self, transcript, error, find)
-            raise
         if background:
-            return CommandHandle.of_new_command(
-                self, stream, transcript, deliver, deadline, check=check, stdin=stdin, find=find
-            )
-        try:
+            transcript = background_transcript(retain_output, deliver)
+        else:
+            transcript = Transcript(None if retain_output else WINDOW_BYTES)
+        with Start(self._envd, request, transcript) as start:
+            stream = start.follow(user, timeout, request_timeout, tell_server=not background)
+            if background:
+                handle = CommandHandle(
+                    self, stream, transcript, deliver, check=check, owner=True, stdin=stdin
+                )
+                start.wait_for_pid(deadline)
+                return handle
             transcript.follow(stream, deliver)
-        except BaseException as error:
-            stream.cancel()
-            kill_soon(self, transcript, transcript.explain(error), find)
-            raise
         return result_of(transcript, check, self.sandbox_id)
 
     def connect(
@@ -218,11 +191,9 @@ class Commands:
             timeout=seconds(timeout, "timeout"),
             tell_server=False,
             request_timeout=request_timeout,
-            not_found=NotFoundException,
         )
         deliver = deliver_to(on_stdout, on_stderr, on_pty)
-        limit = RETAINED_BYTES if retain_output else WINDOW_BYTES
-        transcript = Transcript(limit, pid, to_iterate=not retain_output and deliver is None)
+        transcript = background_transcript(retain_output, deliver, pid)
         try:
             return CommandHandle(self, stream, transcript, deliver, check=check, owner=False, stdin=None)
         except BaseException:
@@ -244,14 +215,7 @@ class Commands:
 
         Specified in: Commands, kill
         """
-        request = message(
-            process_pb2.SendSignalRequest, process=selector(pid), signal=process_pb2.SIGNAL_SIGKILL
-        )
-        try:
-            self._unary(self._envd.process.SendSignal, request, request_timeout)
-        except NotFoundException:
-            return False
-        return True
+        return processes.kill(self._envd, pid, request_timeout)
 
     def send_stdin(self, pid: int, data: str | bytes, request_timeout: float | None = None) -> None:
         """Write to the standard input of a command that was run with `stdin=True`.
@@ -302,7 +266,7 @@ class Commands:
             SandboxException: The request failed.
         """
         request = message(process_pb2.CloseStdinRequest, process=selector(pid))
-        self._unary(self._envd.process.CloseStdin, request, request_timeout)
+        self._envd.unary(self._envd.process.CloseStdin, request, request_timeout=request_timeout)
 
     def list(self, request_timeout: float | None = None) -> builtins.list[ProcessInfo]:
         """The commands and terminals that run.
@@ -315,29 +279,19 @@ class Commands:
 
         Specified in: Commands, list
         """
-        answer = self._unary(self._envd.process.List, process_pb2.ListRequest(), request_timeout)
         return [
             ProcessInfo(
                 pid=process.pid,
-                tag=process.tag if process.HasField("tag") and not process.tag.startswith(_TAG) else None,
+                tag=process.tag if process.HasField("tag") and not process.tag.startswith(TAG) else None,
                 cmd=process.config.cmd,
                 args=[*process.config.args],
                 envs=dict(process.config.envs),
                 cwd=process.config.cwd if process.config.HasField("cwd") else None,
             )
-            for process in answer.processes
+            for process in processes.running(self._envd, request_timeout)
         ]
-
-    def _pid_of(self, tag: str, request_timeout: float) -> int | None:
-        """The process id of the command of this tag; None if it does not run."""
-        # Real servers look commands up by tag unreliably; their list is right.
-        answer = self._unary(self._envd.process.List, process_pb2.ListRequest(), request_timeout)
-        return next((process.pid for process in answer.processes if process.tag == tag), None)
 
     @property
     def sandbox_id(self) -> str:
         """Id of the sandbox."""
         return self._envd.sandbox_id
-
-    def _unary(self, call: UnaryUnary[Req, Res], request: Req, request_timeout: float | None) -> Res:
-        return self._envd.unary(call, request, request_timeout=request_timeout, not_found=NotFoundException)

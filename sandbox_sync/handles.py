@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -16,9 +14,7 @@ from sandbox_sync.errors import (
     CommandExitException,
     CommandTimeoutException,
     ConnectionException,
-    IncompleteCallException,
     InvalidArgumentException,
-    RequestTimeoutException,
     SandboxException,
 )
 from sandbox_sync.models import CommandResult
@@ -32,15 +28,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETAINED_BYTES = 64 << 20
-"""How much of a background command's output is kept."""
+"""How much of the output of a command in the background is kept."""
 
 WINDOW_BYTES = 1 << 20
 """How much is kept of output that is not to be retained: what an iteration may lag behind."""
-
-_KILL_SECONDS = 5.0
-_KILL_GRACE = 0.1  # an interrupted call is to end within 0.2 s
-_FIND_SECONDS = 2.0
-_LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # pauses before looking for a command that may be about to start
 
 
 class Controls(Protocol):
@@ -63,50 +54,6 @@ class Controls(Protocol):
         """Let a command read the end of its standard input."""
 
 
-def kill_soon(
-    controls: Controls,
-    transcript: Transcript,
-    reason: BaseException,
-    find: Callable[[float], int | None] | None = None,
-) -> None:
-    """Kill a command that must not outlive its call, without holding up the error that ends the call.
-
-    Args:
-        controls: What kills it.
-        transcript: What is known of it.
-        reason: What ends the call.
-        find: Looks up the process id of a command that has not told it, within some seconds; None if it does
-            not run.
-    """
-    known = transcript.pid
-    gone = isinstance(reason, IncompleteCallException) and reason.sandbox_state == "gone"
-    if (known is None and find is None) or transcript.end is not None or gone:
-        return
-
-    def kill() -> None:
-        try:
-            pid = known if known is not None or find is None else _found(find)
-            if pid is not None:
-                controls.kill(pid, _KILL_SECONDS)
-        except SandboxException as error:
-            name = "a command" if known is None else f"command {known}"
-            logger.warning("%s of sandbox %s was not killed: %s", name, controls.sandbox_id, error)
-
-    killer = threading.Thread(target=kill, name="sandbox-sync-kill")
-    killer.start()
-    killer.join(_KILL_GRACE)
-
-
-def _found(find: Callable[[float], int | None]) -> int | None:
-    """The process id of a command that runs, or is about to; None if it does not appear."""
-    for pause in _LOOKS:
-        time.sleep(pause)
-        pid = find(_FIND_SECONDS)
-        if pid is not None:
-            return pid
-    return None
-
-
 def deliver_to(
     on_stdout: Callable[[str], Any] | None,
     on_stderr: Callable[[str], Any] | None,
@@ -126,6 +73,14 @@ def deliver_to(
             on_pty(pty)
 
     return deliver
+
+
+def background_transcript(
+    retain_output: bool, deliver: Callable[[Piece], None] | None, pid: int | None = None
+) -> Transcript:
+    """What keeps the output of a command that is followed in the background."""
+    to_iterate = not retain_output and deliver is None
+    return Transcript(RETAINED_BYTES if retain_output else WINDOW_BYTES, pid, to_iterate=to_iterate)
 
 
 def result_of(transcript: Transcript, check: bool, sandbox_id: str) -> CommandResult:
@@ -194,38 +149,6 @@ class CommandHandle:
         if deliver is None:
             words = "The handle was dropped before the command ended"
             weakref.finalize(self, _let_go, stream, transcript, words).atexit = False
-
-    @classmethod
-    def of_new_command(
-        cls,
-        controls: Controls,
-        stream: RpcStream[Any],
-        transcript: Transcript,
-        deliver: Callable[[Piece], None] | None,
-        deadline: Deadline,
-        *,
-        check: bool,
-        stdin: bool,
-        find: Callable[[float], int | None] | None = None,
-    ) -> Self:
-        """Follow a command that was just started; it is killed if that cannot be.
-
-        Raises:
-            RequestTimeoutException: Its process id was not told in time.
-            SandboxException: The connection broke.
-        """
-        try:
-            handle = cls(controls, stream, transcript, deliver, check=check, owner=True, stdin=stdin)
-            if transcript.wait_for_pid(deadline) is None:
-                raise transcript.failure or RequestTimeoutException(
-                    "The command was not reported to have started within request_timeout",
-                    sandbox_id=controls.sandbox_id,
-                )
-            return handle
-        except BaseException as error:
-            stream.cancel()
-            kill_soon(controls, transcript, transcript.explain(error), find)
-            raise
 
     @property
     def pid(self) -> int:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from sandbox_sync_rpc import process_pb2
 
-from sandbox_sync._arguments import message
 from sandbox_sync.deadline import seconds
 from sandbox_sync.errors import CommandTimeoutException, InvalidArgumentException, RequestTimeoutException
+from sandbox_sync.processes import selector
 
 if TYPE_CHECKING:
     from sandbox_sync.transport.envd import EnvdConnection
@@ -97,15 +97,6 @@ def stream_input(
         )
         late.pid, late.limit, late.maybe_executed = pid, limit, True
         raise late from None
-
-
-def selector(pid: int) -> process_pb2.ProcessSelector:
-    """The process of this id.
-
-    Raises:
-        InvalidArgumentException: It cannot be one.
-    """
-    return message(process_pb2.ProcessSelector, pid=pid)
 
 
 def _pieces(data: str | bytes) -> Iterator[bytes]:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sandbox_sync_rpc import process_pb2
 
+from sandbox_sync import processes
 from sandbox_sync._arguments import message, path_text
-from sandbox_sync.commands import _TAG
 from sandbox_sync.deadline import seconds
-from sandbox_sync.errors import InvalidArgumentException, NotFoundException, SandboxException
-from sandbox_sync.handles import RETAINED_BYTES, WINDOW_BYTES, CommandHandle, deliver_to, kill_soon
-from sandbox_sync.input import selector, send_input, stream_input
+from sandbox_sync.errors import InvalidArgumentException
+from sandbox_sync.handles import CommandHandle, background_transcript, deliver_to
+from sandbox_sync.input import send_input, stream_input
 from sandbox_sync.models import PtySize
-from sandbox_sync.transcript import Transcript
+from sandbox_sync.processes import selector
+from sandbox_sync.starts import Start
 
 if TYPE_CHECKING:
-    from sandbox_sync.commands import Commands
     from sandbox_sync.transport.envd import EnvdConnection
 
 _ENVIRONMENT = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
@@ -64,9 +62,8 @@ class PtyHandle(CommandHandle):
 class Pty:
     """Terminals (pseudo-terminals) in a sandbox, for programs that talk to people. Used as `sandbox.pty`."""
 
-    def __init__(self, envd: EnvdConnection, commands: Commands) -> None:
+    def __init__(self, envd: EnvdConnection) -> None:
         self._envd = envd
-        self._commands = commands
 
     def create(
         self,
@@ -118,29 +115,15 @@ class Pty:
             envs=_environment(envs),
             cwd=path_text(cwd) if cwd else None,
         )
-        tag = _TAG + os.urandom(8).hex()
-        request = message(process_pb2.StartRequest, process=config, pty=_pty(size), tag=tag)
+        request = message(process_pb2.StartRequest, process=config, pty=_pty(size))
         deadline = self._envd.config.deadline(request_timeout)
         deliver = deliver_to(None, None, on_data)
-        limit = RETAINED_BYTES if retain_output else WINDOW_BYTES
-        transcript = Transcript(limit, to_iterate=not retain_output and deliver is None)
-        find = partial(self._commands._pid_of, tag)
-        try:
-            stream = self._envd.stream(
-                self._envd.process.Start,
-                request,
-                user=user,
-                timeout=seconds(timeout, "timeout"),
-                tell_server=False,
-                request_timeout=request_timeout,
-            )
-        except BaseException as error:
-            if not isinstance(error, SandboxException) or error.maybe_executed:
-                kill_soon(self, transcript, error, find)
-            raise
-        return PtyHandle.of_new_command(
-            self, stream, transcript, deliver, deadline, check=check, stdin=True, find=find
-        )
+        transcript = background_transcript(retain_output, deliver)
+        with Start(self._envd, request, transcript) as start:
+            stream = start.follow(user, timeout, request_timeout, tell_server=False)
+            handle = PtyHandle(self, stream, transcript, deliver, check=check, owner=True, stdin=True)
+            start.wait_for_pid(deadline)
+            return handle
 
     def connect(
         self,
@@ -175,11 +158,9 @@ class Pty:
             timeout=seconds(timeout, "timeout"),
             tell_server=False,
             request_timeout=request_timeout,
-            not_found=NotFoundException,
         )
         deliver = deliver_to(None, None, on_data)
-        limit = RETAINED_BYTES if retain_output else WINDOW_BYTES
-        transcript = Transcript(limit, pid, to_iterate=not retain_output and deliver is None)
+        transcript = background_transcript(retain_output, deliver, pid)
         try:
             return PtyHandle(self, stream, transcript, deliver, check=check, owner=False, stdin=True)
         except BaseException:
@@ -265,7 +246,7 @@ class Pty:
 
         Specified in: Pty, kill
         """
-        return self._commands.kill(pid, request_timeout)
+        return processes.kill(self._envd, pid, request_timeout)
 
     @property
     def sandbox_id(self) -> str:

@@ -64,8 +64,7 @@ class _Inside(NamedTuple):
     def reached_with(cls, config: ConnectionConfig, access: Access) -> Self:
         """Make it."""
         envd = EnvdConnection(config, access.sandbox_id, access.domain, access.token)
-        commands = Commands(envd)
-        return cls(access, envd, Filesystem(envd), commands, Pty(envd, commands))
+        return cls(access, envd, Filesystem(envd), Commands(envd), Pty(envd))
 
 
 class Sandbox:

@@ -14,7 +14,6 @@ from tests.contract.documented import Entry
 
 # What modules of the SDK call of each other's classes, and users do not.
 _INTERNAL = {
-    "CommandHandle.of_new_command",
     "ConnectionConfig.deadline",
     "ConnectionConfig.log",
     "ConnectionConfig.without_secrets",

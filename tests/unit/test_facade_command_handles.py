@@ -309,7 +309,7 @@ def test_input_needs_stdin_and_goes_in_pieces(transport: str) -> None:
 
 def test_a_background_command_is_drained_and_bounded(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """G10: nobody reads, and the command ends all the same; what is kept is the newest."""
-    monkeypatch.setattr("sandbox_sync.commands.RETAINED_BYTES", 1_000_000)
+    monkeypatch.setattr("sandbox_sync.handles.RETAINED_BYTES", 1_000_000)
     with sandbox(transport) as (service, sb):
         chunks = [b"%07d\n" % n * 3000 for n in range(100)]
         service.start = playing(started(), *(output("stdout", chunk) for chunk in chunks), ended())

@@ -1,0 +1,122 @@
+"""Starting commands and terminals, so that none is left behind whose caller did not get hold of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sandbox_sync import processes
+from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.errors import IncompleteCallException, RequestTimeoutException, SandboxException
+
+if TYPE_CHECKING:
+    from sandbox_sync_rpc import process_pb2
+    from typing_extensions import Self
+
+    from sandbox_sync.transcript import Transcript
+    from sandbox_sync.transport.envd import EnvdConnection
+    from sandbox_sync.transport.streams import RpcStream
+
+logger = logging.getLogger(__name__)
+
+TAG = "sandbox-sync-"
+"""Begins the tags by which commands are found that have not told their id yet."""
+
+_KILL_SECONDS = 5.0
+_KILL_GRACE = 0.1  # an interrupted call is to end within 0.2 s
+_FIND_SECONDS = 2.0
+_LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # pauses before looking for a command that may be about to start
+
+
+class Start:
+    """A command that is being started. An error that leaves the `with` block ends the command, too.
+
+    Args:
+        envd: The way to its sandbox.
+        request: What to start; it is given a tag.
+        transcript: What is known of it.
+    """
+
+    def __init__(
+        self, envd: EnvdConnection, request: process_pb2.StartRequest, transcript: Transcript
+    ) -> None:
+        self._envd = envd
+        self._request = request
+        self._transcript = transcript
+        self._stream: RpcStream[Any] | None = None
+        request.tag = TAG + os.urandom(8).hex()
+
+    def follow(
+        self, user: str | None, timeout: float | None, request_timeout: float | None, *, tell_server: bool
+    ) -> RpcStream[process_pb2.StartResponse]:
+        """Start it; for the arguments see `EnvdConnection.stream`.
+
+        Raises:
+            SandboxException: It was not started, as far as is known.
+        """
+        self._stream = stream = self._envd.stream(
+            self._envd.process.Start,
+            self._request,
+            user=user,
+            timeout=seconds(timeout, "timeout"),
+            tell_server=tell_server,
+            request_timeout=request_timeout,
+        )
+        return stream
+
+    def wait_for_pid(self, deadline: Deadline) -> None:
+        """Wait until it is known by its process id.
+
+        Raises:
+            RequestTimeoutException: That was not told in time.
+            SandboxException: The connection broke.
+        """
+        if self._transcript.wait_for_pid(deadline) is None:
+            raise self._transcript.failure or RequestTimeoutException(
+                "The command was not reported to have started within request_timeout",
+                sandbox_id=self._envd.sandbox_id,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        if self._stream is not None:
+            self._stream.cancel()
+            self._transcript.explain(error)
+        elif isinstance(error, SandboxException) and not error.maybe_executed:
+            return
+        gone = isinstance(error, IncompleteCallException) and error.sandbox_state == "gone"
+        if self._transcript.end is None and not gone:
+            # The error that ends the call is not to be held up for long.
+            killer = threading.Thread(target=self._kill, name="sandbox-sync-kill")
+            killer.start()
+            killer.join(_KILL_GRACE)
+
+    def _kill(self) -> None:
+        known = self._transcript.pid
+        try:
+            pid = self._found() if known is None else known
+            if pid is not None:
+                processes.kill(self._envd, pid, _KILL_SECONDS)
+        except SandboxException as error:
+            name = "a command" if known is None else f"command {known}"
+            logger.warning("%s of sandbox %s was not killed: %s", name, self._envd.sandbox_id, error)
+
+    def _found(self) -> int | None:
+        """The process id of a command that runs, or is about to; None if it does not appear."""
+        for pause in _LOOKS:
+            time.sleep(pause)
+            # Real servers look commands up by tag unreliably; their list is right.
+            for process in processes.running(self._envd, _FIND_SECONDS):
+                if process.tag == self._request.tag:
+                    return process.pid
+        return None
