@@ -289,6 +289,16 @@ class _Line:
             active.discard(self)
             self.call.cancel()
 
+    def finish(self) -> None:
+        """End it, and fetch the last event: gRPC keeps its connection until somebody has."""
+        self.end()
+        if self._owner == os.getpid():
+            try:
+                for _ in self.call:
+                    pass
+            except grpc.RpcError:
+                pass
+
     def __del__(self) -> None:
         self.end()
 
@@ -302,7 +312,7 @@ def _messages(line: _Line) -> Generator[Any, None, None]:
     except grpc.RpcError as error:
         raise _failure(error, "cancelled" if line.cancelled else line.watch.expired) from None
     finally:
-        line.end()
+        line.finish()
 
 
 def _given(answer: R | None) -> R:

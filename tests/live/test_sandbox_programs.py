@@ -201,11 +201,6 @@ def test_nothing_is_left_open() -> None:
     run(program, *STRICT, seconds=100)
 
 
-def test_nothing_is_left_open_of_handles_that_are_dropped(
-    transport: str, request: pytest.FixtureRequest
-) -> None:
+def test_nothing_is_left_open_of_handles_that_are_dropped() -> None:
     """G19: nor of what nobody cleaned up after."""
-    if transport == "grpc":
-        reason = "grpcio keeps the connection of a cancelled stream whose last event nobody has fetched"
-        request.node.add_marker(pytest.mark.xfail(reason=reason))
     run(LEAKS.replace("HANDLE", "del handle").replace("TIMES", "15"), *STRICT, seconds=100)
