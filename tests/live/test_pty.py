@@ -152,7 +152,8 @@ def test_job_control_works(sandbox: Sandbox) -> None:
         seen.sees("[1]+", "Stopped")
         assert "Stopped" in seen.run("jobs")
         seen.type("fg\n")
-        seen.until(lambda: not seen.at_prompt)
+        in_front = "ps -C sleep -o stat= | grep -F S+"
+        until(lambda: sandbox.commands.run(in_front, check=False).exit_code == 0)
         seen.type("\x03")
         seen.until(lambda: seen.at_prompt)
         assert seen.run("jobs; echo none") == "none"
@@ -167,8 +168,8 @@ def test_ctrl_d_ends_the_shell(sandbox: Sandbox) -> None:
         assert (seen.handle.exit_code, seen.handle.poll(), seen.handle.error) == (0, 0, None)
         assert seen.shown == seen.handle.pty_bytes
     with terminal(sandbox) as seen:
-        seen.type("cat\n")
-        seen.until(lambda: not seen.at_prompt)
+        seen.type("echo re''ady; cat\n")
+        seen.sees("\nready")
         seen.handle.close_stdin()  # ends cat
         assert seen.run("echo on") == "on"
         sandbox.pty.close_stdin(seen.handle.pid, request_timeout=5)  # ends the shell
