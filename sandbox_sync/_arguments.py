@@ -52,6 +52,19 @@ def path_text(path: str | os.PathLike[str]) -> str:
     return text
 
 
+def user_name(user: str | None) -> str | None:
+    """The name of a user in the sandbox; None is its default user.
+
+    Raises:
+        InvalidArgumentException: It cannot be one.
+    """
+    if user is None:
+        return None
+    if not isinstance(user, str) or not user.isprintable() or not user or ":" in user:
+        raise InvalidArgumentException(f"user has to be the name of a user; got {user!r}")
+    return user
+
+
 @contextmanager
 def contract() -> Iterator[None]:
     """Turn what the generated code objects to into errors of the SDK.

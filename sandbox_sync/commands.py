@@ -136,6 +136,7 @@ class Commands:
         request = message(process_pb2.StartRequest, process=config, stdin=stdin)
         deadline = self._envd.config.deadline(request_timeout)
         deliver = deliver_to(on_stdout, on_stderr)
+        log = self._envd.config.log
         if background:
             transcript = background_transcript(retain_output, deliver)
         else:
@@ -144,7 +145,7 @@ class Commands:
             stream = start.follow(user, timeout, request_timeout, tell_server=not background)
             if background:
                 handle = CommandHandle(
-                    self, stream, transcript, deliver, check=check, owner=True, stdin=stdin
+                    self, stream, transcript, deliver, check=check, owner=True, stdin=stdin, logger=log
                 )
                 start.wait_for_pid(deadline)
                 return handle
@@ -195,7 +196,16 @@ class Commands:
         deliver = deliver_to(on_stdout, on_stderr, on_pty)
         transcript = background_transcript(retain_output, deliver, pid)
         try:
-            return CommandHandle(self, stream, transcript, deliver, check=check, owner=False, stdin=None)
+            return CommandHandle(
+                self,
+                stream,
+                transcript,
+                deliver,
+                check=check,
+                owner=False,
+                stdin=None,
+                logger=self._envd.config.log,
+            )
         except BaseException:
             stream.cancel()
             raise

@@ -22,6 +22,7 @@ ENVD_PORT = 49983
 
 DEFAULT_DOMAIN = "e2b.app"
 DEFAULT_REQUEST_TIMEOUT = 60.0
+DEFAULT_RETRIES = 3
 LOCAL_DOMAIN = "local"
 """The domain that stands for the embedded server on this machine."""
 
@@ -61,6 +62,7 @@ class ConnectionConfig:
         transport: How commands and files are reached: Connect over HTTP/1.1, or gRPC over HTTP/2.
         ca_bundle: File with the certificates to trust; None for the environment's or the default ones.
         client_cert: File with a client certificate and its key, or one file for each.
+        retries: How often a call that failed is made again, where that does no harm and may help.
         logger: Where calls are logged; None for the logger "sandbox_sync".
     """
 
@@ -75,6 +77,7 @@ class ConnectionConfig:
     transport: Transport = "connect"
     ca_bundle: str | None = None
     client_cert: str | tuple[str, str] | None = None
+    retries: int = DEFAULT_RETRIES
     logger: logging.Logger | None = field(default=None, repr=False)
 
     @classmethod
@@ -92,6 +95,7 @@ class ConnectionConfig:
         transport: str | None = None,
         ca_bundle: str | None = None,
         client_cert: str | tuple[str, str] | None = None,
+        retries: int | None = None,
         logger: logging.Logger | None = None,
         api_headers: Mapping[str, str] | None = None,
     ) -> ConnectionConfig:
@@ -111,6 +115,8 @@ class ConnectionConfig:
                 SSL_CERT_FILE.
             client_cert: File with a client certificate and its key, or one file for each;
                 SANDBOX_SYNC_CLIENT_CERT.
+            retries: How often a call that failed is made again, where that does no harm and may help; 3 when
+                left out, 0 for never.
             logger: Where calls are logged; the logger "sandbox_sync" when left out.
             api_headers: `headers` under the name that newer programs use. Both may be given; a header that is
                 in both has the value that it has here.
@@ -136,6 +142,8 @@ class ConnectionConfig:
                 raise InvalidArgumentException(f"{name} has to be a str; got {type(value).__name__}")
         if logger is not None and not isinstance(logger, logging.Logger):
             raise InvalidArgumentException(f"logger has to be a logging.Logger; got {type(logger).__name__}")
+        if retries is not None and (type(retries) is not int or retries < 0):
+            raise InvalidArgumentException(f"retries has to be a whole number, 0 or more; got {retries!r}")
         if not isinstance(debug, (bool, type(None))):
             raise InvalidArgumentException(f"debug has to be True or False; got {debug!r}")
         domain = _domain(domain or _environment("E2B_DOMAIN") or DEFAULT_DOMAIN)
@@ -166,6 +174,7 @@ class ConnectionConfig:
             transport=_transport(transport or _environment("SANDBOX_SYNC_TRANSPORT") or "auto"),
             ca_bundle=ca_bundle or _environment("SANDBOX_SYNC_CA_BUNDLE"),
             client_cert=_client_cert(client_cert) or _environment("SANDBOX_SYNC_CLIENT_CERT"),
+            retries=DEFAULT_RETRIES if retries is None else retries,
             logger=logger,
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from sandbox_sync_rpc import filesystem_pb2
 
-from sandbox_sync._arguments import contract, message, path_text
+from sandbox_sync._arguments import contract, message, path_text, user_name
 from sandbox_sync.deadline import seconds
 from sandbox_sync.entries import entry_info
 from sandbox_sync.errors import FileNotFoundException, InvalidArgumentException, SandboxException
@@ -118,7 +118,7 @@ class Filesystem:
         idle = IDLE_TIMEOUT if stream_idle_timeout is None else stream_idle_timeout
         seconds(idle, "stream_idle_timeout")  # before anything is sent
         name = path_text(path)
-        request = get_files.build(path=name, username=user)
+        request = get_files.build(path=name, username=user_name(user))
         body = self._envd.download(request, gzip=gzip, request_timeout=request_timeout, idle_timeout=idle)
         if format == "stream":
             return FileStream(body, name)
@@ -244,7 +244,7 @@ class Filesystem:
         from sandbox_sync_rest.api.envd import post_files
 
         body = described(multipart(parts), metadata)
-        request = post_files.build(path=path, username=user)
+        request = post_files.build(path=path, username=user_name(user))
         response = self._envd.upload(
             request, gzipped(body) if gzip else body, request_timeout=request_timeout
         )
@@ -443,11 +443,13 @@ class Filesystem:
             request,
             user=user,
             timeout=seconds(timeout, "timeout"),
+            tell_server=False,
             request_timeout=request_timeout,
             not_found=FileNotFoundException,
         )
         try:
-            return WatchHandle(stream, request.path, on_event, on_exit, self._envd.config.log)
+            log, sandbox_id = self._envd.config.log, self._envd.sandbox_id
+            return WatchHandle(stream, request.path, on_event, on_exit, log, sandbox_id)
         except BaseException:
             stream.cancel()
             raise

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from sandbox_sync.transport.streams import RpcStream
 
-logger = logging.getLogger(__name__)
-
 RETAINED_BYTES = 64 << 20
 """How much of the output of a command in the background is kept."""
 
@@ -137,6 +135,7 @@ class CommandHandle:
         check: bool,
         owner: bool,
         stdin: bool | None,
+        logger: logging.Logger,
     ) -> None:
         self._controls = controls
         self._stream = stream
@@ -144,6 +143,7 @@ class CommandHandle:
         self._check = check
         self._owner = owner
         self._stdin = stdin
+        self._logger = logger
         # The reader must not hold on to the handle, or a handle that is dropped would never go.
         start_thread("sandbox-sync-command", _read, stream, transcript, deliver)
         if deliver is None:
@@ -215,8 +215,7 @@ class CommandHandle:
         Raises:
             SandboxException: The connection to the command has ended, so that its end will not be seen.
         """
-        if self._transcript.failure is not None:
-            raise self._transcript.failure
+        self._transcript.check()
         return self.exit_code
 
     def wait(
@@ -258,8 +257,7 @@ class CommandHandle:
         if not self._transcript.wait(deadline):
             # Were the error a variable here, it and this frame would keep a handle alive that is dropped.
             raise self._still_running(timeout or 0)
-        if self._transcript.failure is not None:
-            raise self._transcript.failure
+        self._transcript.check()
         return result_of(self._transcript, self._check, self._controls.sandbox_id)
 
     def __iter__(self) -> Iterator[Piece]:
@@ -273,8 +271,7 @@ class CommandHandle:
                 output was dropped.
         """
         yield from self._transcript.pieces(Deadline(None))
-        if self._transcript.failure is not None:
-            raise self._transcript.failure
+        self._transcript.check()
 
     def send_stdin(self, data: str | bytes, request_timeout: float | None = None) -> None:
         """Write to the command's standard input.
@@ -363,7 +360,7 @@ class CommandHandle:
         except SandboxException as failure:
             if error is None:
                 raise
-            logger.warning("command %s was not killed: %s", self.pid, failure)
+            self._logger.warning("command %s was not killed: %s", self.pid, failure)
         finally:
             words = f"Command {self.pid} was {end} when its `with` block was left"
             _let_go(self._stream, self._transcript, words, self._controls.sandbox_id)
@@ -373,7 +370,7 @@ class CommandHandle:
         state = "running" if end is None else f"exit code {end.exit_code}"
         if end is None and self._transcript.failure is not None:
             state = "disconnected"
-        return f"<CommandHandle pid {self._transcript.pid}, {state}>"
+        return f"<{type(self).__name__} pid {self._transcript.pid}, {state}>"
 
     def _still_running(self, timeout: float) -> BaseException:
         error = CommandTimeoutException(

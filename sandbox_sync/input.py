@@ -95,6 +95,7 @@ def stream_input(
             method=error.method,
             path=error.path,
         )
+        late.status, late.code = error.status, error.code
         late.pid, late.limit, late.maybe_executed = pid, limit, True
         raise late from None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sandbox_sync_rpc import process_pb2
 
 from sandbox_sync._arguments import message
-from sandbox_sync.errors import NotFoundException
+from sandbox_sync.errors import InvalidArgumentException, NotFoundException
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,8 @@ def selector(pid: int) -> process_pb2.ProcessSelector:
     Raises:
         InvalidArgumentException: It cannot be one.
     """
+    if not isinstance(pid, int):  # None would select no process at all
+        raise InvalidArgumentException(f"pid has to be a whole number; got {pid!r}")
     return message(process_pb2.ProcessSelector, pid=pid)
 
 

@@ -121,7 +121,16 @@ class Pty:
         transcript = background_transcript(retain_output, deliver)
         with Start(self._envd, request, transcript) as start:
             stream = start.follow(user, timeout, request_timeout, tell_server=False)
-            handle = PtyHandle(self, stream, transcript, deliver, check=check, owner=True, stdin=True)
+            handle = PtyHandle(
+                self,
+                stream,
+                transcript,
+                deliver,
+                check=check,
+                owner=True,
+                stdin=True,
+                logger=self._envd.config.log,
+            )
             start.wait_for_pid(deadline)
             return handle
 
@@ -162,7 +171,16 @@ class Pty:
         deliver = deliver_to(None, None, on_data)
         transcript = background_transcript(retain_output, deliver, pid)
         try:
-            return PtyHandle(self, stream, transcript, deliver, check=check, owner=False, stdin=True)
+            return PtyHandle(
+                self,
+                stream,
+                transcript,
+                deliver,
+                check=check,
+                owner=False,
+                stdin=True,
+                logger=self._envd.config.log,
+            )
         except BaseException:
             stream.cancel()
             raise

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from sandbox_sync.config import DEFAULT_RETRIES
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.transport.failures import Failure
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_RETRIES = 3
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 10.0
 # A server that asks for a longer wait is not waited for: its error says how long it would be.
@@ -43,6 +43,7 @@ class Attempt:
         time_left: Seconds until the deadline; None for any time.
         gone: Whether the service says that the sandbox is not there.
         spent: Whether what it sends has been used up.
+        most: How often the call may be repeated.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Attempt:
     time_left: float | None = None
     gone: bool = False
     spent: bool = False
+    most: int = DEFAULT_RETRIES
 
 
 def wait_before_retry(attempt: Attempt, *, jitter: float = 1.0, now: datetime | None = None) -> float | None:
@@ -68,7 +70,7 @@ def wait_before_retry(attempt: Attempt, *, jitter: float = 1.0, now: datetime | 
         Seconds, or None when the call is not to be made again.
     """
     headers = attempt.headers or {}
-    if attempt.number > MAX_RETRIES or not _may_repeat(attempt, headers.get("should-retry", "").lower()):
+    if attempt.number > attempt.most or not _may_repeat(attempt, headers.get("should-retry", "").lower()):
         return None
     asked = retry_after(headers, now)
     wait = min(_FIRST_WAIT * 2 ** (attempt.number - 1), _LONGEST_WAIT) * jitter if asked is None else asked
@@ -111,6 +113,7 @@ def call(
     *,
     repeatable: bool,
     deadline: Deadline,
+    most: int = DEFAULT_RETRIES,
     log: CallLog | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
@@ -120,6 +123,7 @@ def call(
         attempt: Makes it once.
         repeatable: Whether doing it twice does no harm.
         deadline: When all attempts have to be over.
+        most: How often it may be repeated.
         log: Is told of each attempt.
         sleep: Waits; another one in tests.
 
@@ -133,16 +137,22 @@ def call(
         return attempt()
     except Failure as failure:
         first = failure
-    if _decide(1, first, repeatable, deadline) is None:
+    terms = _Terms(repeatable, deadline, most)
+    if _decide(1, first, terms) is None:
         raise first
-    return _repeat(first, attempt, repeatable, deadline, log, sleep)
+    return _repeat(first, attempt, terms, log, sleep)
+
+
+class _Terms(NamedTuple):
+    repeatable: bool
+    deadline: Deadline
+    most: int
 
 
 def _repeat(
     first: Failure,
     attempt: Callable[[], T],
-    repeatable: bool,
-    deadline: Deadline,
+    terms: _Terms,
     log: CallLog | None,
     sleep: Callable[[float], None],
 ) -> T:
@@ -163,7 +173,7 @@ def _repeat(
         if not isinstance(failure, Failure):
             return False
         doubt = failure.maybe_executed = doubt or failure.maybe_executed
-        decided = _decide(state.attempt_number, failure, repeatable, deadline)
+        decided = _decide(state.attempt_number, failure, terms)
         wait = decided or 0.0
         if log is not None and decided is not None:
             log.repeated(state.attempt_number, failure, decided)
@@ -173,16 +183,17 @@ def _repeat(
     return retrying(attempt_again)
 
 
-def _decide(number: int, failure: Failure, repeatable: bool, deadline: Deadline) -> float | None:
+def _decide(number: int, failure: Failure, terms: _Terms) -> float | None:
     attempt = Attempt(
         number=number,
-        repeatable=repeatable,
+        repeatable=terms.repeatable,
         reason=failure.reason,
         sent=failure.sent,
         status=failure.likened_status,
         headers=failure.headers,
-        time_left=deadline.remaining(),
+        time_left=terms.deadline.remaining(),
         gone=failure.says_gone,
         spent=failure.spent,
+        most=terms.most,
     )
     return wait_before_retry(attempt, jitter=random.uniform(0.5, 1.0))

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from sandbox_sync_rest.api.envd import get_files, post_files
 
-from sandbox_sync._arguments import path_text
+from sandbox_sync._arguments import path_text, user_name
 from sandbox_sync.errors import InvalidArgumentException
 
 Operation = Literal["read", "write"]
@@ -42,9 +42,7 @@ def link(
     Raises:
         InvalidArgumentException: An argument cannot be used, or there is nothing to sign with.
     """
-    named: dict[str, Any] = {"path": None if path is None else path_text(path), "username": user}
-    if user is not None and not (isinstance(user, str) and user and user.isprintable()):
-        raise InvalidArgumentException(f"user has to be the name of a user; got {user!r}")
+    named: dict[str, Any] = {"path": None if path is None else path_text(path), "username": user_name(user)}
     if token is not None:
         end = None if expiration is None else int(time.time()) + _lifetime(expiration)
         signature = sign(named["path"] or "", operation, user or "", token, end)

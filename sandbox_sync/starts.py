@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -21,13 +20,11 @@ if TYPE_CHECKING:
     from sandbox_sync.transport.envd import EnvdConnection
     from sandbox_sync.transport.streams import RpcStream
 
-logger = logging.getLogger(__name__)
-
 TAG = "sandbox-sync-"
 """Begins the tags by which commands are found that have not told their id yet."""
 
 _KILL_SECONDS = 5.0
-_KILL_GRACE = 0.1  # an interrupted call is to end within 0.2 s
+_KILL_GRACE = 0.05  # what ends the call is not to be held up for longer
 _FIND_SECONDS = 2.0
 _LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # pauses before looking for a command that may be about to start
 
@@ -96,7 +93,6 @@ class Start:
             return
         gone = isinstance(error, IncompleteCallException) and error.sandbox_state == "gone"
         if self._transcript.end is None and not gone:
-            # The error that ends the call is not to be held up for long.
             killer = threading.Thread(target=self._kill, name="sandbox-sync-kill")
             killer.start()
             killer.join(_KILL_GRACE)
@@ -109,7 +105,8 @@ class Start:
                 processes.kill(self._envd, pid, _KILL_SECONDS)
         except SandboxException as error:
             name = "a command" if known is None else f"command {known}"
-            logger.warning("%s of sandbox %s was not killed: %s", name, self._envd.sandbox_id, error)
+            log = self._envd.config.log
+            log.warning("%s of sandbox %s was not killed: %s", name, self._envd.sandbox_id, error)
 
     def _found(self) -> int | None:
         """The process id of a command that runs, or is about to; None if it does not appear."""

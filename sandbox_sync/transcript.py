@@ -128,7 +128,8 @@ class Transcript(Progress):
             if self.end is None:
                 raise
         if self.end is None:
-            raise ConnectionException(f"The stream of command {self.pid} ended, and the command had not")
+            words = f"the stream of command {self.pid} ended, and the command had not"
+            raise ConnectionException(words) if stream.cancelled else stream.cut_short(words)
 
     def explain(self, error: BaseException) -> BaseException:
         """Tell an error what is known of the command."""

@@ -18,7 +18,6 @@ from sandbox_sync.deadline import Deadline, seconds
 from sandbox_sync.entries import entry_info
 from sandbox_sync.errors import (
     CommandTimeoutException,
-    ConnectionException,
     EventsLostException,
     SandboxException,
     SandboxNotRunningException,
@@ -138,7 +137,7 @@ class WatchHandle:
         on_event: Callable[[FilesystemEvent], Any] | None,
         on_exit: Callable[[Exception | None], Any] | None,
         logger: logging.Logger,
-        sandbox_id: str | None = None,
+        sandbox_id: str,
     ) -> None:
         self._stream = stream
         self._path = path
@@ -292,10 +291,7 @@ def _follow(
         return _explained(error, events.path)
     if stream.cancelled:
         return None
-    return ConnectionException(
-        f"The service ended the watch of {events.path!r}, and nobody had stopped it",
-        sandbox_id=events.sandbox_id,
-    )
+    return stream.cut_short(f"the service ended the watch of {events.path!r}, and nobody had stopped it")
 
 
 def _explained(error: BaseException, path: str) -> BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -14,6 +14,7 @@ from sandbox_sync_rpc.filesystem_stub import FilesystemStub
 from sandbox_sync_rpc.process_stub import ProcessStub
 
 from sandbox_sync import retries
+from sandbox_sync._arguments import user_name
 from sandbox_sync.config import ENVD_PORT, ConnectionConfig
 from sandbox_sync.deadline import Deadline, seconds
 from sandbox_sync.errors import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
 Q = TypeVar("Q")
+T = TypeVar("T")
 R = TypeVar("R")
 
 KEEPALIVE_INTERVAL = 50.0
@@ -166,11 +168,11 @@ class EnvdConnection:
         metadata = self._metadata(user)
         call = self._call(_path_of(method), request_timeout, not_found)
         try:
-            return retries.call(
+            return self._attempted(
                 lambda: method(request, timeout=deadline.remaining(), metadata=metadata),
+                self._log(call),
+                deadline,
                 repeatable=call.path in _IDEMPOTENT,
-                deadline=deadline,
-                log=self._log(call),
             )
         except RpcFailure as failure:
             raise self._rpc_error(failure, call, deadline) from None
@@ -245,14 +247,12 @@ class EnvdConnection:
             return answers, first
 
         def explain(failure: RpcFailure) -> SandboxException:
-            timed = call.on("timeout", run_time)
+            timed = call.on("timeout", run_time).silent_for(_MISSED_KEEPALIVES * self._keepalive)
             return self._rpc_error(failure, timed, Deadline.after(None))
 
         log = self._log(call)
         try:
-            answers, first = retries.call(
-                begin, repeatable=call.path in _IDEMPOTENT, deadline=opening, log=log
-            )
+            answers, first = self._attempted(begin, log, opening, repeatable=call.path in _IDEMPOTENT)
         except RpcFailure as failure:
             if run_time is None or opening.expired or failure.is_of_proxy:
                 raise self._rpc_error(failure, call, opening) from None
@@ -282,9 +282,9 @@ class EnvdConnection:
         """
         deadline = self.config.deadline(request_timeout)
         limit = time_limit(deadline)
-        call = self._call(request.path, request_timeout, FileNotFoundException).at(
-            request.method, request.path
-        )
+        idle = seconds(idle_timeout, "idle_timeout")
+        call = self._call(request.path, request_timeout, FileNotFoundException).at(request.method)
+        call = call.silent_for(idle, "stream_idle_timeout")
         headers = {**self._headers, **request.headers, "accept-encoding": _GZIP if gzip else "identity"}
 
         def attempt() -> BaseHTTPResponse:
@@ -294,14 +294,14 @@ class EnvdConnection:
             return response
 
         def explain(failure: Failure) -> SandboxException:
-            return self._http_error(failure, call, deadline)
+            # The time of the request is over by now, and says nothing about that of the transfer.
+            return self._http_error(failure, call, Deadline.after(None))
 
         try:
-            response = retries.call(attempt, repeatable=True, deadline=deadline, log=self._log(call))
+            response = self._attempted(attempt, self._log(call), deadline, repeatable=True)
         except Failure as failure:
-            raise explain(failure) from None
-        idle = time_limit(Deadline.after(None), seconds(idle_timeout, "idle_timeout"))
-        return Download(response, limit, idle, explain)
+            raise self._http_error(failure, call, deadline) from None
+        return Download(response, limit, time_limit(Deadline.after(None), idle), explain)
 
     def upload(
         self,
@@ -330,9 +330,8 @@ class EnvdConnection:
             0 if request_timeout is None and not payload.in_memory else request_timeout
         )
         silence = seconds(idle_timeout, "idle_timeout")
-        call = self._call(request.path, request_timeout, FileNotFoundException).at(
-            request.method, request.path
-        )
+        call = self._call(request.path, request_timeout, FileNotFoundException).at(request.method)
+        call = call.silent_for(silence)
 
         def attempt() -> requests.Response:
             try:
@@ -342,12 +341,7 @@ class EnvdConnection:
                 raise
 
         try:
-            response = retries.call(
-                attempt,
-                repeatable=payload.repeatable,
-                deadline=deadline,
-                log=self._log(call),
-            )
+            response = self._attempted(attempt, self._log(call), deadline, repeatable=payload.repeatable)
             require_json(response.status_code, response.headers, response.content)
         except Failure as failure:
             raise self._http_error(failure, call, deadline) from None
@@ -369,11 +363,11 @@ class EnvdConnection:
         request = get_health.build()
         call = self._call(request.path, request_timeout, NotFoundException).at(request.method)
         try:
-            response = retries.call(
+            response = self._attempted(
                 lambda: self._session.attempt(request, {}, deadline),
+                self._log(call),
+                deadline,
                 repeatable=True,
-                deadline=deadline,
-                log=self._log(call),
             )
             if "html" in response.headers.get("content-type", ""):
                 require_json(response.status_code, response.headers, response.content)
@@ -383,10 +377,23 @@ class EnvdConnection:
             raise envd_http_error(failure, call) from None
         return True
 
+    def _attempted(
+        self, attempt: Callable[[], T], log: CallLog, deadline: Deadline, *, repeatable: bool
+    ) -> T:
+        """Make a call, and make it again as the rules say; see `retries.call`."""
+        return retries.call(
+            attempt,
+            repeatable=repeatable,
+            deadline=deadline,
+            most=self.config.retries,
+            log=log,
+        )
+
     def _metadata(self, user: str | None) -> list[tuple[str, str]]:
         metadata = list(self._headers.items())
-        if user is not None:
-            metadata.append(("authorization", f"Basic {base64.b64encode(f'{user}:'.encode()).decode()}"))
+        if user_name(user) is not None:
+            credentials = f"{user}:".encode()
+            metadata.append(("authorization", f"Basic {base64.b64encode(credentials).decode()}"))
         return metadata
 
     def _call(self, path: str, request_timeout: float | None, not_found: type[NotFoundException]) -> Call:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from urllib3.response import BaseHTTPResponse
 
-from sandbox_sync.errors import InvalidArgumentException, SandboxException, TimeoutException
+from sandbox_sync.errors import InvalidArgumentException, SandboxException
 from sandbox_sync.models import WriteData
 from sandbox_sync.transport.connections import NETWORK_ERRORS
 from sandbox_sync.transport.failures import Failure
@@ -277,9 +277,7 @@ class Download:
     def _fail(self, failure: Failure) -> None:
         if self._error is not None:
             failure = Failure("it was closed while it was being read", reason="cancelled")
-        self._error = error = self._explain(failure)
-        if failure.reason == "silence" and isinstance(error, TimeoutException) and self._limit is not None:
-            error.limit = self._limit.silence
+        self._error = self._explain(failure)
 
 
 def _received(response: BaseHTTPResponse) -> Generator[bytes, None, None]:

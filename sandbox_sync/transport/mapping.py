@@ -55,6 +55,8 @@ class Call:
         sandbox_id: The sandbox it is for, if any.
         clock: The clock that its deadline belongs to.
         limit: What that clock was set to, in seconds.
+        silence: Seconds for which nothing may arrive or move.
+        silence_option: The option that sets it, if there is one.
         not_found: The error for "not found".
     """
 
@@ -63,11 +65,17 @@ class Call:
     sandbox_id: str | None = None
     clock: Clock = "request_timeout"
     limit: float | None = None
+    silence: float | None = None
+    silence_option: str | None = None
     not_found: type[NotFoundException] = NotFoundException
 
     def on(self, clock: Clock, limit: float | None) -> Call:
         """The same call, measured by this clock."""
         return replace(self, clock=clock, limit=limit)
+
+    def silent_for(self, seconds: float | None, option: str | None = None) -> Call:
+        """The same call, over a connection on which there may be silence for so long."""
+        return replace(self, silence=seconds, silence_option=option)
 
     def at(self, method: str, path: str | None = None) -> Call:
         """The same call, of this method, and of this path if it has another."""
@@ -128,24 +136,23 @@ def incomplete_call_error(
     if failure.reason == "deadline":
         return _timeout(failure, call)
     if failure.reason == "tls":
-        return _make(
-            errors.TLSException,
-            failure,
-            call,
-            f"{failure.message}. To trust another authority pass ca_bundle or set SANDBOX_SYNC_CA_BUNDLE",
-        )
+        words = failure.message
+        if "client_cert" not in words:
+            words += ". To trust another authority pass ca_bundle or set SANDBOX_SYNC_CA_BUNDLE"
+        return _make(errors.TLSException, failure, call, words)
     if state == "gone":
         return _gone(failure, call)
     if failure.reason == "silence":
-        return _unreachable(failure, call, state, "the connection was silent for longer than it may be")
+        return _silent(failure, call, state)
     did = "connection failed" if failure.reason == "connect" else "connection broke"
     if failure.reason == "cancelled":
         did = "call was cancelled"
     if inside and state == "unknown" and failure.reason == "connect":
         return _unreachable(failure, call, state, f"{did}: {failure.message}")
-    did += f": {failure.message}; " + (
-        "the call may have taken effect" if failure.maybe_executed else "nothing was sent, so try again"
-    )
+    advice = "nothing was sent, so try again"
+    if failure.maybe_executed:
+        advice = "try again" if call.method == "GET" else "the call may have taken effect"
+    did += f": {failure.message}; {advice}"
     error = _make(errors.ConnectionException, failure, call, did)
     error.sandbox_state = state
     return error
@@ -184,6 +191,18 @@ def _gone(failure: Failure, call: Call) -> SandboxException:
 def _unreachable(failure: Failure, call: Call, state: SandboxState, message: str) -> SandboxException:
     error = _make(errors.SandboxUnreachableException, failure, call, message)
     error.sandbox_state = state
+    return error
+
+
+def _silent(failure: Failure, call: Call, state: SandboxState) -> SandboxException:
+    words = "nothing moved on the connection"
+    if call.silence is not None:
+        words += f" for {call.silence:g} s"
+    if call.silence_option is not None:
+        words += f"; {call.silence_option} allows for more"
+    error = _make(errors.SandboxUnreachableException, failure, call, words)
+    error.sandbox_state = state
+    error.limit = call.silence
     return error
 
 

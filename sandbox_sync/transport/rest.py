@@ -16,8 +16,6 @@ from sandbox_sync.transport.mapping import Call, control_plane_error
 from sandbox_sync.transport.session import HTTPSession
 
 if TYPE_CHECKING:
-    import logging
-
     import requests
     from sandbox_sync_rest.client import Request
 
@@ -76,7 +74,7 @@ class ControlPlane:
             not_found=NotFoundException if sandbox_id is None else SandboxNotFoundException,
         )
         deadline = self._config.deadline(request_timeout)
-        return TimedClient(self._session, self._config.log, call, deadline, extra, repeatable or bool(extra))
+        return TimedClient(self._session, self._config, call, deadline, extra, repeatable or bool(extra))
 
 
 class TimedClient:
@@ -85,14 +83,14 @@ class TimedClient:
     def __init__(
         self,
         session: HTTPSession,
-        logger: logging.Logger,
+        config: ConnectionConfig,
         call: Call,
         deadline: Deadline,
         extra: dict[str, str],
         repeatable: bool,
     ) -> None:
         self._session = session
-        self._logger = logger
+        self._config = config
         self._call = call
         self._deadline = deadline
         self._extra = extra
@@ -113,7 +111,8 @@ class TimedClient:
                 lambda: self._session.attempt(request, self._extra, self._deadline),
                 repeatable=self._repeatable or request.method in IDEMPOTENT,
                 deadline=self._deadline,
-                log=CallLog(self._logger, call.method, call.path, call.sandbox_id),
+                most=self._config.retries,
+                log=CallLog(self._config.log, call.method, call.path, call.sandbox_id),
             )
             require_json(response.status_code, response.headers, response.content)
         except Failure as failure:

@@ -53,6 +53,7 @@ class RpcStream(Generic[R]):
     ) -> None:
         self.cancelled = False
         self._answers = answers
+        self._explain = explain
         self._messages = _followed(first, answers, explain, log)
 
     def __iter__(self) -> Iterator[R]:
@@ -66,6 +67,10 @@ class RpcStream(Generic[R]):
             SandboxException: It failed.
         """
         return next(self._messages)
+
+    def cut_short(self, message: str) -> SandboxException:
+        """The error for a stream that came to an end which is none."""
+        return self._explain(RpcFailure(message, code="unavailable", reason="broken"))
 
     def cancel(self) -> None:
         """End the call now: from any thread, any number of times. Who waits for an answer stops waiting."""

@@ -153,11 +153,8 @@ def test_grpc_in_children_of_an_idle_parent(setting: str | None) -> None:
     program = """
         from sandbox_sync.errors import ForkedWithActiveStreamException
 
-        from sandbox_sync import retries
-        retries.MAX_RETRIES = 0   # which would hide connections that do not work
-
         environment = dict(os.environ)
-        shared = envd(transport="grpc")
+        shared = envd(transport="grpc", retries=0)   # a retry would hide connections that do not work
         assert all(ask(shared, f"parent-{n}") for n in range(5))
         children = []
         for child in range(6):

@@ -40,7 +40,7 @@ class Played:
 
 def stream(messages: Iterable[pb.StartResponse]) -> RpcStream[pb.StartResponse]:
     log = CallLog(logging.getLogger(__name__), "POST", "/process.Process/Start", None)
-    return RpcStream(Played(messages), [], lambda failure: SandboxException(str(failure)), log)
+    return RpcStream(Played(messages), [], lambda failure: ConnectionException(str(failure)), log)
 
 
 def event(**fields: Any) -> pb.StartResponse:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sandbox_sync import errors, retries
+from sandbox_sync import errors
+from sandbox_sync.config import DEFAULT_RETRIES
 from tests.unit.fault_table import CALLS, TOKEN, Outcome, Playing, run_all, verdict
 from tests.unit.wire_server import Peer, Received, answering, chunk, frame, scripted
 
@@ -98,7 +99,7 @@ def judge(outcome: Outcome, seen: Playing, *, again: bool) -> None:
         maybe_executed=True,
         sandbox_state="alive" if call.kind not in ("control", "health") else "unknown",
     )
-    outcome.expect("number of requests", seen.of(outcome), 1 + retries.MAX_RETRIES if again else 1)
+    outcome.expect("number of requests", seen.of(outcome), 1 + DEFAULT_RETRIES if again else 1)
     outcome.takes(0.0, 2.0)
 
 

@@ -10,7 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from sandbox_sync import Sandbox, errors, retries
+from sandbox_sync import Sandbox, errors
+from sandbox_sync.config import DEFAULT_RETRIES
 from tests.unit import grpc_wire
 from tests.unit.fault_table import CALLS, RPCS, Call, Outcome, Playing, Target, run_all, verdict
 from tests.unit.grpc_wire import GrpcPeer
@@ -140,7 +141,7 @@ def test_every_refusal_has_its_class(name: str) -> None:
     for outcome in outcomes:
         judge(name, refusal, outcome)
         again = refusal.transient and once_is_not_enough(outcome.call, refusal.code)
-        outcome.expect("number of requests", seen.of(outcome), 1 + retries.MAX_RETRIES * again)
+        outcome.expect("number of requests", seen.of(outcome), 1 + DEFAULT_RETRIES * again)
         outcome.takes(0.0, 2.0)
     assert verdict(outcomes) == []
 
@@ -268,7 +269,7 @@ def test_every_code_means_the_same_over_both_wires(code: int, transport: str) ->
                 maybe_executed=doubt,
             )
         again = transient and once_is_not_enough(call, name)
-        outcome.expect("number of requests", seen.of(outcome), 1 + retries.MAX_RETRIES * again)
+        outcome.expect("number of requests", seen.of(outcome), 1 + DEFAULT_RETRIES * again)
     assert verdict(outcomes) == []
 
 
@@ -370,7 +371,7 @@ def test_the_service_knows_whether_to_try_again(should: str) -> None:
         outcomes = run_all(server.url, LIMIT)
     for outcome in outcomes:
         again = should == "true" and not outcome.call.streams_up
-        outcome.expect("number of requests", seen.of(outcome), 1 + retries.MAX_RETRIES * again)
+        outcome.expect("number of requests", seen.of(outcome), 1 + DEFAULT_RETRIES * again)
         outcome.expect("status", getattr(outcome.error, "status", None), status)
     assert verdict(outcomes) == []
 

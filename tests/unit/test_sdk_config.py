@@ -90,6 +90,8 @@ SETTINGS = {
     "request_timeout, turned off": Setting(None, ("", None), (0, None), 60.0, empty=None),
     "proxy": Setting(None, ("", None), ("http://p:1", "http://p:1"), None),
     "headers": Setting(None, ("", None), ({"a": "b"}, {"a": "b"}), {}, empty={}),
+    "retries": Setting(None, ("", None), (5, 5), 3, empty=None),
+    "retries, turned off": Setting(None, ("", None), (0, 0), 3, empty=None),
     "api_headers": Setting(None, ("", None), ({"a": "b"}, {"a": "b"}), {}, "headers", empty={}),
 }
 

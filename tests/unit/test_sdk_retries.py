@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_sync import retries
+from sandbox_sync.config import DEFAULT_RETRIES
 from sandbox_sync.deadline import Deadline
 from sandbox_sync.retries import Attempt, retry_after, wait_before_retry
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
@@ -151,7 +152,7 @@ def test_the_last_failure_reaches_the_caller_as_it_is() -> None:
     with pytest.raises(HTTPFailure) as caught:
         script.call()
     assert caught.value is last
-    assert len(script.waits) == retries.MAX_RETRIES
+    assert len(script.waits) == DEFAULT_RETRIES
 
 
 def test_a_wait_longer_than_the_budget_is_not_begun() -> None:
@@ -230,7 +231,7 @@ def test_no_wait_outlives_the_deadline_and_none_is_endless(attempt: Attempt, jit
     wait = wait_before_retry(attempt, jitter=jitter, now=NOON)
     if wait is not None:
         assert 0 <= wait <= 120
-        assert attempt.number <= retries.MAX_RETRIES
+        assert attempt.number <= DEFAULT_RETRIES
         assert attempt.time_left is None or wait < attempt.time_left
 
 
@@ -285,7 +286,7 @@ def test_all_waits_together_never_outlive_the_deadline(
         script.call(repeatable=repeatable, within=within)
     made = 5 - len(script.outcomes)
     assert script.now < within
-    assert made == len(script.waits) + 1 <= 1 + retries.MAX_RETRIES
+    assert made == len(script.waits) + 1 <= 1 + DEFAULT_RETRIES
     assert caught.value is failures[made - 1]
     doubts = [failure.leaves_doubt() for failure in failures[:made]]
     assert caught.value.maybe_executed == any(doubts)
