@@ -1,8 +1,9 @@
 """Output of one process for any number of readers at once, in bounded memory.
 
-Nothing is kept for readers to come: what is published while nobody reads is gone. A reader who is slow holds
-the process back, as a full pipe would. But one who takes nothing while others wait loses its place: after
-`GRACE` it is cut off with an error, so that a client that has stopped reading can't stop the others.
+Nothing is kept for readers to come: what is published while nobody reads is gone. Readers who are all slow
+hold the process back, as a full pipe would. While only some are, the others read on, and up to `SPARE` waits
+for those. Then the others have to wait, too; but one who takes nothing for `GRACE` meanwhile is cut off with
+an error, so that a client that has stopped reading can't stop the others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import Generic, TypeVar
 
 QUEUE_LIMIT = 512 << 10
 """Bytes that may wait for one reader before it counts as slow."""
+
+SPARE = 24 << 20
+"""Bytes that may wait for a slow reader while others read on. Readers share the memory that it takes."""
 
 GRACE = 0.05
 """Seconds that a slow reader may keep others waiting without taking anything."""
@@ -69,23 +73,24 @@ class Fanout(Generic[E]):
 
     def review(self) -> None:
         """Decide anew who has to wait for whom."""
-        slow = sum(reader.is_slow for reader in self.readers)
-        if slow:
+        all_are_slow = bool(self.readers) and all(reader.is_slow for reader in self.readers)
+        others_wait = not all_are_slow and any(reader.lags for reader in self.readers)
+        if all_are_slow or others_wait:
             self._pause()
         else:
             self._resume()
-        if not 0 < slow < len(self.readers):
+        if not others_wait:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
         elif self._timer is None:
-            waited_for = [(reader, reader.taken) for reader in self.readers if reader.is_slow]
+            waited_for = [(reader, reader.taken) for reader in self.readers if reader.lags]
             self._timer = asyncio.get_running_loop().call_later(GRACE, self._cut_off, waited_for)
 
     def _cut_off(self, waited_for: list[tuple[Reader[E], int]]) -> None:
         self._timer = None
         for reader, taken in waited_for:
-            if reader.is_slow and reader.taken == taken:  # several may be slow in turn, and all of them read
+            if reader.lags and reader.taken == taken:  # several may lag in turn, and all of them read
                 reader.cut_off(Lagging())
         self.review()
 
@@ -107,7 +112,13 @@ class Reader(Generic[E]):
 
     @property
     def is_slow(self) -> bool:
+        """Whether it is waited for, unless others are not slow."""
         return self._size >= QUEUE_LIMIT
+
+    @property
+    def lags(self) -> bool:
+        """Whether the others have to wait for it, too."""
+        return self._size >= SPARE
 
     def put(self, event: E, size: int) -> None:
         self._events.append((event, size))
@@ -146,9 +157,9 @@ class Reader(Generic[E]):
         if self._events:
             event, size = self._events.popleft()
             self.taken += 1
-            was_slow = self.is_slow
+            before = self.is_slow, self.lags
             self._size -= size
-            if was_slow and not self.is_slow:
+            if before != (self.is_slow, self.lags):
                 self._fanout.review()
             return event
         assert self._last is not None

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sandbox_local.envd.fanout import GRACE, QUEUE_LIMIT, Fanout, Lagging, Reader
+from sandbox_local.envd.fanout import GRACE, QUEUE_LIMIT, SPARE, Fanout, Lagging, Reader
 
 
 class Hub(Fanout[int]):
@@ -20,9 +20,9 @@ class Hub(Fanout[int]):
     def ask(self, pause: bool) -> None:
         self.paused = pause
 
-    def fill(self) -> None:
-        """Publish as much as makes everybody slow who has nothing waiting yet."""
-        self.publish(1, QUEUE_LIMIT)
+    def fill(self, size: int = SPARE) -> None:
+        """Publish as much as makes everybody wait for those who have not taken it."""
+        self.publish(1, size)
 
 
 async def take(*readers: Reader[int]) -> None:
@@ -58,9 +58,9 @@ def test_readers_that_are_slow_in_turn_and_read_keep_their_places() -> None:
         one, other, quick = hub.reader(), hub.reader(), hub.reader()
 
         async def fill() -> None:
-            """Make those slow who take nothing, and never all of them."""
+            """Have those lag who take nothing, and never all of them."""
             for _ in range(2):
-                hub.publish(1, QUEUE_LIMIT // 2)
+                hub.fill(SPARE // 2)
                 await take(quick)
 
         await fill()
@@ -68,9 +68,9 @@ def test_readers_that_are_slow_in_turn_and_read_keep_their_places() -> None:
         for _ in range(4):  # there is always one of the two that is slow, and each reads again and again
             for late, turn in ((one, other), (other, one)):
                 await asyncio.sleep(GRACE * 0.4)
-                assert late.is_slow
+                assert late.lags
                 await fill()
-                assert turn.is_slow
+                assert turn.lags
                 await take(late)
         await take(one, other)
         assert hub.readers == [one, other, quick]
@@ -83,11 +83,44 @@ def test_a_reader_alone_is_waited_for() -> None:
     async def work() -> None:
         hub = Hub()
         only = hub.reader()
-        hub.fill()
+        hub.fill(QUEUE_LIMIT)
         await asyncio.sleep(GRACE * 2)
         assert hub.paused
         await take(only)
         assert not hub.paused
         assert hub.readers == [only]
+
+    asyncio.run(work())
+
+
+def test_others_read_on_while_little_waits_for_one() -> None:
+    async def work() -> None:
+        hub = Hub()
+        slow, reading = hub.reader(), hub.reader()
+        for _ in range(SPARE // QUEUE_LIMIT - 1):
+            hub.fill(QUEUE_LIMIT)
+            await take(reading)
+            assert not hub.paused
+        await asyncio.sleep(GRACE * 2)
+        assert hub.readers == [slow, reading]
+        hub.fill(QUEUE_LIMIT)
+        await take(reading)
+        assert hub.paused
+        await slow.next(1)
+        assert not hub.paused
+
+    asyncio.run(work())
+
+
+def test_readers_that_are_all_slow_are_waited_for() -> None:
+    async def work() -> None:
+        hub = Hub()
+        readers = hub.reader(), hub.reader()
+        hub.fill(QUEUE_LIMIT)
+        await asyncio.sleep(GRACE * 2)
+        assert hub.paused
+        await take(*readers)
+        assert not hub.paused
+        assert hub.readers == [*readers]
 
     asyncio.run(work())
