@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
-from sandbox_sync_rest.api.envd import get_files, post_files
-
 from sandbox_sync._arguments import path_text, user_name
 from sandbox_sync.errors import InvalidArgumentException
 
@@ -42,6 +40,8 @@ def link(
     Raises:
         InvalidArgumentException: An argument cannot be used, or there is nothing to sign with.
     """
+    from sandbox_sync_rest.api.envd import get_files, post_files
+
     named: dict[str, Any] = {"path": None if path is None else path_text(path), "username": user_name(user)}
     if token is not None:
         end = None if expiration is None else int(time.time()) + _lifetime(expiration)

@@ -24,6 +24,11 @@ def test_importing_loads_nothing_else() -> None:
     assert set(loaded.split()) == {"sandbox_sync", "sandbox_sync._version"}
 
 
+def test_looking_up_the_facade_leaves_out_what_only_some_calls_need() -> None:
+    loaded = run("import sys; from sandbox_sync import Sandbox; print(*sys.modules)").split()
+    assert not {"asyncio", "grpc", "pydantic", "tenacity"} & set(loaded)
+
+
 def test_importing_starts_no_thread() -> None:
     """G33: one thread in the process after the import, and no grpc."""
     code = """
