@@ -127,17 +127,28 @@ def _before_waiting(awaitable: Awaitable[T], act: Callable[[], None]) -> Generat
         waited_for = next(steps)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
-    act()
+    try:
+        act()
+    except BaseException:
+        # What has begun to wait can't be closed as it is: an async generator counts as running.
+        try:
+            yield from _driven(steps, steps.throw(asyncio.CancelledError()))
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 (what went wrong first is what counts)
+            pass
+        raise
+    return (yield from _driven(steps, waited_for))
+
+
+def _driven(steps: Generator[Any, Any, T], waited_for: Any) -> Generator[Any, Any, T]:
+    """Await the rest of what has begun to wait."""
     while True:
         try:
             sent = yield waited_for
         except BaseException as error:  # noqa: BLE001 (all of it belongs to the awaitable)
-            try:
-                waited_for = steps.throw(error)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
+            step = functools.partial(steps.throw, error)
         else:
-            try:
-                waited_for = steps.send(sent)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
+            step = functools.partial(steps.send, sent)
+        try:
+            waited_for = step()
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
