@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 MOST_EVENTS = 100_000
 """How many events wait to be asked for, at most."""
 
-# Events that have happened may be on their way when somebody asks for what is new: so long is waited for
-# the first, and so long must none have come before they count as all.
+# Events that have happened may be on their way when somebody asks for what is new: so long is waited for them
+# at most, and so long nothing must have come before what there is counts as all.
 _ON_THE_WAY_SECONDS = 0.05
-_QUIET_SECONDS = 0.01
+_QUIET_SECONDS = 0.02
 # Servers have no code of their own for events that they lost, but all of them say so.
 _WORDS_FOR_LOSS = ("events were lost", "overflow")
 
@@ -104,11 +104,12 @@ class _Events(Progress):
 
     def catch_up(self) -> None:
         """Wait for the events that are on their way."""
+        began = time.monotonic()
         deadline = Deadline.after(_ON_THE_WAY_SECONDS)
         self._wait(lambda: bool(self._waiting) or self.settled, deadline)
         with self._lock():
             while not self.settled and not deadline.expired:
-                quiet_at = self._newest_at + _QUIET_SECONDS
+                quiet_at = max(began, self._newest_at) + _QUIET_SECONDS
                 if not self._waiting or quiet_at <= time.monotonic():
                     return
                 self._changed.wait(quiet_at - time.monotonic())
