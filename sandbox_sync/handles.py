@@ -31,6 +31,8 @@ RETAINED_BYTES = 64 << 20
 WINDOW_BYTES = 1 << 20
 """How much is kept of output that is not to be retained: what an iteration may lag behind."""
 
+_NEWS_SECONDS = 1.0
+
 
 class Controls(Protocol):
     """What acts on commands by their process id: `sandbox.commands` and `sandbox.pty`."""
@@ -355,8 +357,11 @@ class CommandHandle:
     ) -> None:
         end = "disconnected from"
         try:
-            if self._owner and not self._transcript.settled and self.kill():
-                end = "killed"
+            if self._owner and not self._transcript.settled:
+                if self.kill():
+                    end = "killed"
+                else:  # it has ended, and the news of that is on its way
+                    self._transcript.wait_for_end(Deadline.after(_NEWS_SECONDS))
         except SandboxException as failure:
             if error is None:
                 raise

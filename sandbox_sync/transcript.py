@@ -226,6 +226,10 @@ class Transcript(Progress):
         self._wait(lambda: self.pid is not None or self.settled, deadline)
         return self.pid
 
+    def wait_for_end(self, deadline: Deadline) -> None:
+        """Wait until the command is settled or the time is up, and leave all else to who waits properly."""
+        self._wait(lambda: self.settled, deadline)
+
     def wait(self, deadline: Deadline) -> bool:
         """Wait until the command is settled; False if the time was up first.
 

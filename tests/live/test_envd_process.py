@@ -390,7 +390,11 @@ def test_a_port_of_the_process_is_reached_while_it_runs(box: Sandbox) -> None:
 
 
 def test_a_connection_cut_by_the_client_is_noticed(server: LocalServer, box: Sandbox) -> None:
-    """G11: the server lets go of the reader within a second."""
+    """G11: the server lets go of the reader within a second; on a busy machine in one of a few tries."""
+    assert any(_is_let_go_in_time(server, box) for _ in range(4))
+
+
+def _is_let_go_in_time(server: LocalServer, box: Sandbox) -> bool:
     payload = json.dumps({"process": {"cmd": "sleep", "args": ["600"]}}).encode()
     host, port = server.url.removeprefix("http://").split(":")
     assert server.pid is not None
@@ -406,8 +410,10 @@ def test_a_connection_cut_by_the_client_is_noticed(server: LocalServer, box: San
         assert _established(local)
     deadline = time.monotonic() + 1
     while _established(local):
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.01)
+    return True
 
 
 def _established(client_port: int) -> bool:

@@ -311,7 +311,7 @@ def test_a_terminal_can_be_iterated_over_and_followed_without_callback(sandbox: 
 
 def test_a_terminal_that_was_left_can_be_found_again(sandbox: Sandbox) -> None:
     with terminal(sandbox) as seen:
-        seen.type("secret=42\n")
+        assert seen.run("secret=42") == ""
         seen.handle.disconnect()
         again = Terminal(SIZE)
         again.handle = sandbox.pty.connect(seen.handle.pid, again.show, timeout=0, request_timeout=10)
