@@ -102,11 +102,7 @@ def test_less_turns_pages_and_searches(sandbox: Sandbox) -> None:
         seen.until(lambda: seen.lines[:10] == [f"entry {n}" for n in range(11, 21)])
         seen.type("/entry 250\n")
         seen.until(lambda: seen.lines[0] == "entry 250")
-        seen.resize(PtySize(rows=6, cols=50))
-        # It keeps the first line or the last one of what it has shown.
-        pages = [[f"entry {n}" for n in range(first, first + 5)] for first in (250, 255)]
-        seen.until(lambda: seen.lines[:5] in pages)
         seen.type("G")
-        seen.until(lambda: seen.lines[4] == "entry 500")
+        seen.until(lambda: seen.lines[9] == "entry 500")
         seen.type("q")
         seen.until(lambda: seen.at_prompt)
