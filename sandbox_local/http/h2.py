@@ -246,7 +246,8 @@ class H2:
     def _served(self, stream: Stream, task: asyncio.Task[None]) -> None:
         del self._streams[stream.stream_id]
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, ClientGone):
+        over = isinstance(error, ClientGone) or (self._deaf and isinstance(error, ProtocolError))
+        if error is not None and not over:
             trace = None if isinstance(error, EOFError) else error  # a file that got shorter, as in h1
             log.error("stream of %s dropped: %s", self._link.peer, error, exc_info=trace)
         if not self._deaf:
