@@ -382,7 +382,7 @@ async def test_a_single_slow_follower_holds_the_process_back_and_loses_nothing(u
 
 @with_service
 async def test_a_follower_that_never_reads_delays_another_by_less_than_100_ms(use: Fixture) -> None:
-    """G10: it is cut off with an error. A busy machine may hold up a reader as well: the best of a few tries."""
+    """G10: it is cut off with an error. The best of a few tries: a busy machine may hold up readers, too."""
     assert min([await longest_wait_beside_one_that_never_reads(use) for _ in range(3)]) < 0.1
 
 
