@@ -9,13 +9,13 @@ from sandbox_sync_rpc import process_pb2
 
 from sandbox_sync import processes
 from sandbox_sync._arguments import message, path_text
-from sandbox_sync.deadline import seconds
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.handles import (
     WINDOW_BYTES,
     CommandHandle,
     background_transcript,
     deliver_to,
+    follow_running,
     result_of,
 )
 from sandbox_sync.input import send_input, stream_input
@@ -186,29 +186,19 @@ class Commands:
 
         Specified in: Commands, connect
         """
-        stream = self._envd.stream(
-            self._envd.process.Connect,
-            message(process_pb2.ConnectRequest, process=selector(pid)),
-            timeout=seconds(timeout, "timeout"),
-            tell_server=False,
-            request_timeout=request_timeout,
-        )
         deliver = deliver_to(on_stdout, on_stderr, on_pty)
-        transcript = background_transcript(retain_output, deliver, pid)
-        try:
-            return CommandHandle(
-                self,
-                stream,
-                transcript,
-                deliver,
-                check=check,
-                owner=False,
-                stdin=None,
-                logger=self._envd.config.log,
-            )
-        except BaseException:
-            stream.cancel()
-            raise
+        return follow_running(
+            CommandHandle,
+            self,
+            self._envd,
+            pid,
+            deliver,
+            timeout,
+            request_timeout,
+            check=check,
+            retain_output=retain_output,
+            stdin=None,
+        )
 
     def kill(self, pid: int, request_timeout: float | None = None) -> bool:
         """Kill a command with SIGKILL.

@@ -6,8 +6,11 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from sandbox_sync_rpc import process_pb2
+
+from sandbox_sync._arguments import message
 from sandbox_sync.background import start_thread
 from sandbox_sync.deadline import Deadline, seconds
 from sandbox_sync.errors import (
@@ -18,12 +21,16 @@ from sandbox_sync.errors import (
     SandboxException,
 )
 from sandbox_sync.models import CommandResult
+from sandbox_sync.processes import selector
 from sandbox_sync.transcript import Piece, Transcript
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from sandbox_sync.transport.envd import EnvdConnection
     from sandbox_sync.transport.streams import RpcStream
+
+H = TypeVar("H", bound="CommandHandle")
 
 RETAINED_BYTES = 64 << 20
 """How much of the output of a command in the background is kept."""
@@ -31,6 +38,7 @@ RETAINED_BYTES = 64 << 20
 WINDOW_BYTES = 1 << 20
 """How much is kept of output that is not to be retained: what an iteration may lag behind."""
 
+# How long the news of an end may take that has happened already.
 _NEWS_SECONDS = 1.0
 
 
@@ -390,6 +398,41 @@ class CommandHandle:
             raise InvalidArgumentException(
                 f"Command {self.pid} has no standard input; start it with commands.run(..., stdin=True)"
             )
+
+
+def follow_running(
+    kind: type[H],
+    controls: Controls,
+    envd: EnvdConnection,
+    pid: int,
+    deliver: Callable[[Piece], None] | None,
+    timeout: float | None,
+    request_timeout: float | None,
+    *,
+    check: bool,
+    retain_output: bool,
+    stdin: bool | None,
+) -> H:
+    """The handle, of this kind, of a command that runs already and that others may follow as well.
+
+    Raises:
+        NotFoundException: No command of that id runs.
+        SandboxException: The sandbox is gone, or the connection broke.
+    """
+    stream = envd.stream(
+        envd.process.Connect,
+        message(process_pb2.ConnectRequest, process=selector(pid)),
+        timeout=seconds(timeout, "timeout"),
+        tell_server=False,
+        request_timeout=request_timeout,
+    )
+    transcript = background_transcript(retain_output, deliver, pid)
+    log = envd.config.log
+    try:
+        return kind(controls, stream, transcript, deliver, check=check, owner=False, stdin=stdin, logger=log)
+    except BaseException:
+        stream.cancel()
+        raise
 
 
 def _let_go(

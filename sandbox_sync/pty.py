@@ -9,9 +9,8 @@ from sandbox_sync_rpc import process_pb2
 
 from sandbox_sync import processes
 from sandbox_sync._arguments import message, path_text
-from sandbox_sync.deadline import seconds
 from sandbox_sync.errors import InvalidArgumentException
-from sandbox_sync.handles import CommandHandle, background_transcript, deliver_to
+from sandbox_sync.handles import CommandHandle, background_transcript, deliver_to, follow_running
 from sandbox_sync.input import send_input, stream_input
 from sandbox_sync.models import PtySize
 from sandbox_sync.processes import selector
@@ -119,17 +118,11 @@ class Pty:
         deadline = self._envd.config.deadline(request_timeout)
         deliver = deliver_to(None, None, on_data)
         transcript = background_transcript(retain_output, deliver)
+        log = self._envd.config.log
         with Start(self._envd, request, transcript) as start:
             stream = start.follow(user, timeout, request_timeout, tell_server=False)
             handle = PtyHandle(
-                self,
-                stream,
-                transcript,
-                deliver,
-                check=check,
-                owner=True,
-                stdin=True,
-                logger=self._envd.config.log,
+                self, stream, transcript, deliver, check=check, owner=True, stdin=True, logger=log
             )
             start.wait_for_pid(deadline)
             return handle
@@ -161,29 +154,18 @@ class Pty:
             NotFoundException: No terminal of that id runs.
             SandboxException: The sandbox is gone, or the connection broke.
         """
-        stream = self._envd.stream(
-            self._envd.process.Connect,
-            message(process_pb2.ConnectRequest, process=selector(pid)),
-            timeout=seconds(timeout, "timeout"),
-            tell_server=False,
-            request_timeout=request_timeout,
+        return follow_running(
+            PtyHandle,
+            self,
+            self._envd,
+            pid,
+            deliver_to(None, None, on_data),
+            timeout,
+            request_timeout,
+            check=check,
+            retain_output=retain_output,
+            stdin=True,
         )
-        deliver = deliver_to(None, None, on_data)
-        transcript = background_transcript(retain_output, deliver, pid)
-        try:
-            return PtyHandle(
-                self,
-                stream,
-                transcript,
-                deliver,
-                check=check,
-                owner=False,
-                stdin=True,
-                logger=self._envd.config.log,
-            )
-        except BaseException:
-            stream.cancel()
-            raise
 
     def send_stdin(self, pid: int, data: str | bytes, request_timeout: float | None = None) -> None:
         r"""Type into a terminal.
