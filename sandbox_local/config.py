@@ -6,11 +6,10 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sandbox_local.isolation.base import Limits
+
 # Each sandbox costs under 2 MiB of memory while it idles; the bound is there for programs that leak them.
 MOST_SANDBOXES = 500
-
-# Bound of what one sandbox may write to its files.
-DISK_BYTES = 4 << 30
 
 
 def new_api_key() -> str:
@@ -30,6 +29,7 @@ class Config:
         state_file: File to write when ready: where the server is and how to use it.
         idle_exit: Seconds without a sandbox and without a request after which the server ends by itself.
         lifeline: Descriptor whose end of file ends the server: the process that started it has died.
+        limits: What each sandbox may use.
     """
 
     host: str = "127.0.0.1"
@@ -39,3 +39,4 @@ class Config:
     state_file: Path | None = None
     idle_exit: float | None = None
     lifeline: int | None = None
+    limits: Limits = field(default_factory=Limits)

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 
 from sandbox_local.app import App
-from sandbox_local.config import DISK_BYTES, MOST_SANDBOXES, Config
+from sandbox_local.config import MOST_SANDBOXES, Config
 from sandbox_local.control.api import ControlPlane
 from sandbox_local.control.registry import Registry, Sandbox, Service
 from sandbox_local.envd.service import Envd
@@ -73,7 +73,7 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
         stack.push_async_callback(backend.close)
         await backend.start()
         _allow_many_descriptors()
-        registry = Registry(backend, MOST_SANDBOXES, DISK_BYTES)
+        registry = Registry(backend, MOST_SANDBOXES, config.limits)
         # Names under "localhost" lead to this machine, so PORT-ID.localhost reaches a sandbox's port from it.
         domain = f"localhost:{port}" if address.is_loopback else None
         app = App(ControlPlane(registry, config.api_key, domain), SandboxPlane(registry, _make_envd))

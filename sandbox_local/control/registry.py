@@ -22,7 +22,7 @@ from sandbox_local.control.events import EventLog
 from sandbox_local.control.plan import Plan
 from sandbox_local.envd.metrics import Metrics
 from sandbox_local.http import HttpError, Request, Response
-from sandbox_local.isolation.base import Backend, Box, BoxGone, BoxSpec, IsolationError
+from sandbox_local.isolation.base import Backend, Box, BoxGone, BoxSpec, IsolationError, Limits
 
 T = TypeVar("T")
 
@@ -57,6 +57,7 @@ class Sandbox:
         plan: What was asked for at its creation.
         box: The isolated environment.
         metrics: Measures what it uses.
+        limits: What it may use.
         started_at: When it was created or last resumed, UTC.
         end_at: When its time is over, UTC; of a paused sandbox, when it was paused.
         state: Running or paused.
@@ -70,6 +71,7 @@ class Sandbox:
     plan: Plan
     box: Box
     metrics: Metrics
+    limits: Limits
     started_at: datetime
     end_at: datetime
     state: State = State.RUNNING
@@ -93,16 +95,16 @@ class Registry:
     Args:
         backend: Makes the boxes; started and closed by the caller.
         most: How many sandboxes may live at once.
-        disk_bytes: Bound of what each may write to its files.
+        limits: What each may use.
 
     Attributes:
         last_end: When a sandbox last ended, by the clock of the event loop.
     """
 
-    def __init__(self, backend: Backend, most: int, disk_bytes: int) -> None:
+    def __init__(self, backend: Backend, most: int, limits: Limits) -> None:
         self._backend = backend
         self._most = most
-        self._disk_bytes = disk_bytes
+        self._limits = limits
         self._sandboxes: dict[str, Sandbox] = {}
         self._starting = 0
         self.last_end = asyncio.get_running_loop().time()
@@ -152,7 +154,7 @@ class Registry:
     async def _create(self, plan: Plan) -> Sandbox:
         sandbox_id = "i" + "".join(secrets.choice(_ID_LETTERS) for _ in range(20))
         try:
-            box = await self._backend.create(BoxSpec(box_id=sandbox_id, disk_bytes=self._disk_bytes))
+            box = await self._backend.create(BoxSpec(box_id=sandbox_id, limits=self._limits))
         except IsolationError as error:
             raise HttpError(500, f"this machine makes no more sandboxes: {error}") from error
         except OSError as error:
@@ -166,6 +168,7 @@ class Registry:
             plan,
             box,
             Metrics(box),
+            self._limits,
             started_at=now,
             end_at=now,
             envd_access_token=secrets.token_hex(32) if plan.secure else None,

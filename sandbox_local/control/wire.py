@@ -17,7 +17,6 @@ from sandbox_sync_rest.models.sandbox_lifecycle import SandboxLifecycle
 from sandbox_sync_rest.models.sandbox_network_config import SandboxNetworkConfig
 from sandbox_sync_rest.types import Model
 
-from sandbox_local.config import DISK_BYTES
 from sandbox_local.control.errors import BadRequest, Unsupported
 from sandbox_local.control.plan import Plan
 from sandbox_local.control.registry import Sandbox, State
@@ -160,7 +159,7 @@ def listed(sandbox: Sandbox) -> ListedSandbox:
         end_at=sandbox.end_at,
         cpu_count=CPU_COUNT,
         memory_mb=MEMORY_BYTES >> 20,
-        disk_size_mb=DISK_BYTES >> 20,
+        disk_size_mb=sandbox.limits.disk_bytes >> 20,
         metadata=sandbox.plan.metadata,
         state=sandbox.state.value,
         envd_version=ENVD_VERSION,

@@ -22,10 +22,22 @@ __all__ = [
     "Command",
     "Exit",
     "IsolationError",
+    "Limits",
     "MissingDirectory",
     "Process",
     "UnknownUser",
 ]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one box may use.
+
+    Attributes:
+        disk_bytes: Bound of everything the box writes to its files, wherever they are kept.
+    """
+
+    disk_bytes: int = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -35,12 +47,12 @@ class BoxSpec:
     Attributes:
         box_id: Name of the box, unique among the living; `[a-z0-9]+`.
         hostname: Host name seen inside.
-        disk_bytes: Bound of everything the box writes to its files, wherever they are kept.
+        limits: What it may use.
     """
 
     box_id: str
     hostname: str = "sandbox"
-    disk_bytes: int = 4 << 30
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 from sandbox_local.isolation import probe, wire
 from sandbox_local.isolation.channel import Channel
 from sandbox_local.isolation.errors import IsolationError
+from sandbox_local.isolation.making.wanted import Wanted
 
 _BOOTSTRAP = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -68,13 +69,12 @@ class Launcher:
         except asyncio.TimeoutError:
             raise IsolationError(f"the launcher of sandboxes was not ready within {_START:.0f} s") from None
 
-    async def fork(self, sock: socket.socket, hostname: str, disk_bytes: int) -> tuple[int, int]:
+    async def fork(self, sock: socket.socket, wanted: Wanted) -> tuple[int, int]:
         """Have a box forked.
 
         Args:
             sock: The agent's end of its connection to the server; the caller keeps its own copy.
-            hostname: The box's host name.
-            disk_bytes: Bound of all that the box writes.
+            wanted: What the box is to be.
 
         Returns:
             What the zygote calls the box's first process, and a pidfd of it.
@@ -83,8 +83,7 @@ class Launcher:
             IsolationError: The zygote has died.
             OSError: The machine has no more processes, namespaces or descriptors to give.
         """
-        arguments = {"hostname": hostname, "disk_bytes": disk_bytes}
-        answer, fds = await self._channel.call("create", arguments, [sock.fileno()])
+        answer, fds = await self._channel.call("create", wanted._asdict(), [sock.fileno()])
         return answer["pid"], fds[0]
 
     async def reap(self, pid: int) -> None:

@@ -9,6 +9,7 @@ import sys
 from sandbox_local.isolation.base import BoxSpec
 from sandbox_local.isolation.errors import IsolationError
 from sandbox_local.isolation.launcher import Launcher
+from sandbox_local.isolation.making.wanted import Wanted
 from sandbox_local.isolation.namespace_box import NamespaceBox
 from sandbox_local.isolation.undo import finish_or_undo
 
@@ -57,7 +58,7 @@ class NamespaceBackend:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                pid, pidfd = await launcher.fork(theirs, spec.hostname, spec.disk_bytes)
+                pid, pidfd = await launcher.fork(theirs, Wanted(spec.hostname, spec.limits.disk_bytes))
         except BaseException:
             ours.close()
             raise

@@ -10,7 +10,7 @@ from tests.live.unprivileged import run_unprivileged
 
 _PROGRAM = """
 import asyncio, json, os, sys
-from sandbox_local.isolation.base import BoxSpec, Command
+from sandbox_local.isolation.base import BoxSpec, Command, Limits
 from sandbox_local.isolation.namespaces import NamespaceBackend
 
 async def output(fd):
@@ -32,7 +32,7 @@ async def run(box, script, user="user"):
 async def main():
     backend = NamespaceBackend(**OPTIONS)
     await backend.start()
-    box = await backend.create(BoxSpec("box", disk_bytes=64 << 20))
+    box = await backend.create(BoxSpec("box", limits=Limits(disk_bytes=64 << 20)))
     told = {}
     for name, (script, user) in SCRIPTS.items():
         told[name] = await run(box, script, user)

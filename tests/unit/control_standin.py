@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from sandbox_local.control.registry import Registry
 from sandbox_local.http import Body, Headers, Request
-from sandbox_local.isolation.base import BoxGone, BoxSpec
+from sandbox_local.isolation.base import BoxGone, BoxSpec, Limits
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ def with_registry(test: Callable[[Registry, StandinBackend], Awaitable[None]], m
 
     async def body() -> None:
         backend = StandinBackend()
-        registry = Registry(backend, most=most, disk_bytes=1 << 20)  # type: ignore[arg-type]  # no whole boxes
+        registry = Registry(backend, most=most, limits=Limits())  # type: ignore[arg-type]  # no whole boxes
         try:
             await asyncio.wait_for(test(registry, backend), 30)
         finally:

@@ -13,6 +13,7 @@ from sandbox_local.isolation.inside.agent import Agent
 from sandbox_local.isolation.inside.spawn import Spawner
 from sandbox_local.isolation.making import rootfs
 from sandbox_local.isolation.making.stage import Stage
+from sandbox_local.isolation.making.wanted import Wanted
 
 _OWN_NAMESPACES = (
     syscalls.CLONE_NEWCGROUP
@@ -39,20 +40,17 @@ _CAPABILITIES = frozenset(
 kernel, such as its packet filters, to whoever looks for holes in them."""
 
 
-def live(
-    control: socket.socket, stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int
-) -> NoReturn:
+def live(control: socket.socket, stage: Stage, namespace: Namespace, wanted: Wanted) -> NoReturn:
     """Be the first process of a box; it must already be the first of its PID namespace.
 
     Args:
         control: To the server.
         stage: What boxes are made of.
         namespace: The box's user namespace.
-        hostname: The box's host name.
-        disk_bytes: Bound of all that the box writes.
+        wanted: What the box is to be.
     """
     try:
-        _isolate(stage, namespace, hostname, disk_bytes)
+        _isolate(stage, namespace, wanted)
         syscalls.close_all_but(control.fileno())
         Agent(control, Spawner(namespace.ids)).run()
     except Exception as error:  # noqa: BLE001  whatever it is, the server is told, and the box ends
@@ -61,10 +59,10 @@ def live(
         os._exit(1)
 
 
-def _isolate(stage: Stage, namespace: Namespace, hostname: str, disk_bytes: int) -> None:
+def _isolate(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:
     gc.enable()
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    rootfs.enter(stage, namespace, hostname=hostname, disk_bytes=disk_bytes)
+    rootfs.enter(stage, namespace, wanted)
     syscalls.setns(namespace.fd, syscalls.CLONE_NEWUSER)
     if namespace.ids.size > 1:
         os.setgroups([])
@@ -75,4 +73,4 @@ def _isolate(stage: Stage, namespace: Namespace, hostname: str, disk_bytes: int)
     syscalls.bound_capabilities(_CAPABILITIES)  # not this process's own: it executes nothing
     syscalls.set_dumpable(False)
     syscalls.loopback_up()
-    socket.sethostname(hostname)
+    socket.sethostname(wanted.hostname)

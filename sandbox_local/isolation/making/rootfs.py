@@ -13,6 +13,7 @@ from sandbox_local.isolation import syscalls, tree
 from sandbox_local.isolation.ids import Ids, Namespace
 from sandbox_local.isolation.making import etc
 from sandbox_local.isolation.making.stage import DEVICES, Stage
+from sandbox_local.isolation.making.wanted import Wanted
 
 _FEWEST_BYTES = 1 << 20
 _FEWEST_INODES = 1 << 14
@@ -63,19 +64,18 @@ _TTY_GROUP = 5
 _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
-def enter(stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int) -> None:
+def enter(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:
     """Build the root of a box and move into it; for its first process, still outside its user namespace.
 
     Args:
         stage: What the box is made of.
         namespace: The box's user namespace.
-        hostname: The box's host name.
-        disk_bytes: Bound of all that the box writes.
+        wanted: What the box is to be.
 
     Raises:
         OSError: The kernel refused a step.
     """
-    size = max(disk_bytes, _FEWEST_BYTES)  # 0 would mean no bound
+    size = max(wanted.disk_bytes, _FEWEST_BYTES)  # 0 would mean no bound
     inodes = max(size // _BYTES_PER_INODE, _FEWEST_INODES)
     syscalls.mount("tmpfs", "/box", "tmpfs", data=f"mode=0755,size={size},nr_inodes={inodes}")
     os.mkdir("/box/root")
@@ -92,7 +92,7 @@ def enter(stage: Stage, namespace: Namespace, *, hostname: str, disk_bytes: int)
         empty = f"/box/storage/mask{number}"
         tree.make_directories(empty, namespace.ids)
         syscalls.bind(empty, path)
-    etc.write_host_name("etc", hostname, namespace.ids)
+    etc.write_host_name("etc", wanted.hostname, namespace.ids)
     _mount_devices(namespace.ids, min(size, _SHM_BYTES))
     _mount_proc()
     syscalls.pivot_root(".")

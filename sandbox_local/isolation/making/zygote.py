@@ -21,6 +21,7 @@ from sandbox_local.isolation.ids import Namespace, Namespaces
 from sandbox_local.isolation.making import box, interpreter, privilege
 from sandbox_local.isolation.making.stage import build
 from sandbox_local.isolation.making.trial import works
+from sandbox_local.isolation.making.wanted import Wanted
 
 _SUDO = "/usr/bin/sudo"
 _OOM_SCORE = "100"
@@ -109,7 +110,7 @@ class Zygote:
                 for fd in (*fds, *passed):
                     os.close(fd)
 
-    def _create(self, fds: list[int], **settings: Any) -> tuple[wire.Message, list[int]]:
+    def _create(self, fds: list[int], **wanted: Any) -> tuple[wire.Message, list[int]]:
         """Fork the first process of a box, whose socket came with the request; returns its PID and pidfd."""
         namespace = self._namespaces.take()
         try:
@@ -118,7 +119,7 @@ class Zygote:
             try:
                 pid = os.fork()
                 if pid == 0:
-                    box.live(socket.socket(fileno=fds[0]), stage, namespace, **settings)
+                    box.live(socket.socket(fileno=fds[0]), stage, namespace, Wanted(**wanted))
             finally:
                 syscalls.setns(self._pid_namespace, syscalls.CLONE_NEWPID)
         except OSError:
