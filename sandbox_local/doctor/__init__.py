@@ -1,0 +1,1 @@
+"""What this machine offers sandboxes, found out by making some and looking around in them."""
