@@ -11,7 +11,7 @@ _DISK = 1 << 30
 _SOUND = {
     **{f"ns-{kind}": f"{kind}:[1]" for kind in ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")},
     "Seccomp": "2",
-    "CapBnd": "00000000a80425fb",
+    "CapBnd": "00000000a80405fb",
     "ids": "1000000 65536",
     "processes": "4",
     "descriptors": "0",
