@@ -13,6 +13,7 @@ import stat
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from sandbox_local.envd import open_files
 from sandbox_local.envd.faults import rpc_error
 from sandbox_local.isolation.base import Box, BoxGone, UnknownUser
 from sandbox_local.rpc import Code, Context, RpcError
@@ -34,6 +35,7 @@ async def open_file(box: Box, operation: str, **arguments: Any) -> tuple[dict[st
     """
     answer, fds = await box.files(operation, **arguments)
     if len(fds) == 1 and stat.S_ISREG(os.fstat(fds[0]).st_mode):
+        open_files.note(box, fds[0])
         return answer, fds[0]
     _close(fds)
     raise OSError(errno.EIO, "the sandbox answered with something that is no file")

@@ -160,7 +160,16 @@ class RequestParser:
             target = self._target.decode("utf-8")
         except UnicodeDecodeError:
             raise HttpError(400, "the request target is not valid UTF-8") from None
+        authority = _authority(target)
+        if authority is not None and authority != headers.get("host", "").lower():
+            raise HttpError(400, "the request target names another host than the Host header field")
         return Request(method, target, headers, Body(length), version)
+
+
+def _authority(target: str) -> str | None:
+    """The host that an absolute target names; None of a path."""
+    scheme, found, rest = target.partition("?")[0].partition("://")
+    return rest.partition("/")[0].lower() if found and "/" not in scheme else None
 
 
 def _announced_length(headers: Headers, version: str) -> int | None:

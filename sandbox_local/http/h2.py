@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 
 from h2.config import H2Configuration
@@ -35,6 +36,10 @@ log = logging.getLogger(__name__)
 _FRAME = 256 << 10
 _UNREAD_REPLIES = 1 << 20
 _RESET_SECONDS = 10.0
+
+# Both may become part of the first line of an HTTP/1.1 request, which spaces would take apart.
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_TARGET = re.compile(r"\*|/[^\x00-\x20\x7f]*")
 
 
 class H2:
@@ -237,8 +242,10 @@ class H2:
             raise HttpError(400, "the request target is not valid UTF-8") from None
         if len(target) > self._limits.target_bytes:
             raise HttpError(414, f"the request target is longer than {self._limits.target_bytes} bytes")
-        if not target.startswith("/") and target != "*":
-            raise HttpError(400, "the request target must be a path")
+        if not _TARGET.fullmatch(target):
+            raise HttpError(400, "the request target must be a path, without spaces")
+        if not _METHOD.fullmatch(pseudo[":method"]):
+            raise HttpError(400, "the method is no token")
         length = headers.get("content-length")
         stream.body.length = int(length) if length is not None else None
         return Request(pseudo[":method"], target, headers, stream.body, "2", self._link.peer)

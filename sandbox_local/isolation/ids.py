@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from sandbox_local.isolation import syscalls
 _RANGE = 1 << 16
 _UNUSED = range(0x70000000, 0x80000000)
 """Ids that by convention no user, container manager or subordinate range takes."""
+
+_PROCESSES = 8192
+"""Of all users of a box together; the kernel counts them for the owner of the box's user namespace."""
 
 _FEWEST = 2000
 """Below this a range is of no use: system users and "user" would not fit."""
@@ -107,6 +111,10 @@ def _make(ids: Ids) -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            if ids.base:
+                # What the kernel counts for a namespace it counts for its owner, too: not for the host's root.
+                syscalls.change_user(ids.base)
+            resource.setrlimit(resource.RLIMIT_NPROC, (_PROCESSES, _PROCESSES))
             syscalls.set_dumpable(True)  # or its maps could not be written from here
             syscalls.unshare(syscalls.CLONE_NEWUSER)
             os.write(tell, b"0")

@@ -51,8 +51,12 @@ _MAX_FD = 0x7FFFFFFF
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
+_PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 4
 _SECCOMP_SET_MODE_FILTER = 1
+_CAPABILITY_VERSION = 0x20080522
 
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
@@ -139,6 +143,22 @@ def bound_capabilities(kept: frozenset[int]) -> None:
             if ctypes.get_errno() == errno.EINVAL:
                 return  # the kernel has no more
             _check(-1, "prctl")
+
+
+def drop_unbounded_capabilities() -> None:
+    """Have no capability that a program which this process executes could not have."""
+    kept = sum(1 << number for number in range(64) if _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    done = _libc.capset(header, struct.pack("6I", low, low, 0, high, high, 0))
+    _check(done, "capset")
+
+
+def change_user(uid: int) -> None:
+    """Become another user and group, and keep the capabilities."""
+    _check(_libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "prctl")
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
 
 
 def die_with_parent() -> None:

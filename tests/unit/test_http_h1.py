@@ -250,6 +250,8 @@ MALFORMED = {
     "target that is no path": (b"GET foo HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     "target that is not utf-8": (b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "target of another host": (b"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400),
+    "target with a user": (b"GET http://b@a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400),
     "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
     "length and chunks": (
         b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

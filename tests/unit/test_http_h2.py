@@ -147,6 +147,7 @@ def test_body_that_nobody_reads_is_stopped_without_an_error(client: Http2) -> No
         ("/echo", {f"x-{n}": "y" for n in range(101)}, 431),
         ("/\xff".encode("latin-1").decode("latin-1"), {}, 404),
         ("foo", {}, 400),
+        ("/a b", {}, 400),
         ("/%ff", {}, 400),
     ],
 )
@@ -154,6 +155,11 @@ def test_request_that_goes_too_far_is_refused(
     client: Http2, path: str, headers: dict[str, str], status: int
 ) -> None:
     assert client.ask("GET", path, headers=headers).status == status
+    assert client.ask("GET", "/echo").status == 200
+
+
+def test_method_that_would_take_a_request_line_apart_is_refused(client: Http2) -> None:
+    assert client.ask("GET /other", "/echo").status == 400
     assert client.ask("GET", "/echo").status == 200
 
 

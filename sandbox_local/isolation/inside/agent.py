@@ -37,6 +37,7 @@ class Agent:
     def __init__(self, control: socket.socket, spawner: Spawner) -> None:
         self._control = control
         self._selector = selectors.DefaultSelector()
+        self._spawner = spawner
         self._children = Children(spawner, self._selector)
         self._commands = Commands(self._children)
         self._sudo = SudoService(self._selector, self._children)
@@ -172,6 +173,7 @@ class Agent:
                 try:
                     signal.set_wakeup_fd(-1)
                     syscalls.close_all_but(workers.fileno())
+                    self._spawner.confine()
                     file_worker.serve(workers)
                 finally:
                     os._exit(0)

@@ -31,6 +31,7 @@ _DENIED = {  # name: (x86_64, aarch64)
     "clock_adjtime": (305, 266),
     "clock_settime": (227, 112),
     "delete_module": (176, 106),
+    "fanotify_init": (300, 262),
     "finit_module": (313, 273),
     "fsconfig": (431, 431),
     "fsmount": (432, 432),
@@ -70,6 +71,10 @@ _DENIED = {  # name: (x86_64, aarch64)
 }
 _CLONE = (56, 220)
 _CLONE3 = 435
+_SOCKETS = ((41, 198), (53, 199))  # socket, socketpair
+_FAMILIES = (1, 2, 10, 16)
+"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Of the others some do not belong to one network namespace, such as
+AF_VSOCK that leads to the machine's hypervisor and its guests, and the rest are rarely used."""
 _X32 = 0x40000000
 
 _NAMESPACES = (
@@ -105,6 +110,7 @@ def command_filter() -> _Program:
 def _instructions(machine: str) -> list[tuple[int, int, int, int]]:
     architecture = _ARCHITECTURES[machine]
     denied = sorted(row[architecture.column] for row in _DENIED.values() if row[architecture.column] != _NONE)
+    sockets = [numbers[architecture.column] for numbers in _SOCKETS]
     return [
         # A program of another architecture would use other numbers.
         (_LOAD, 0, 0, _ARCH),
@@ -117,9 +123,15 @@ def _instructions(machine: str) -> list[tuple[int, int, int, int]]:
         (_EQUAL, 0, 1, _CLONE3),
         (_RETURN, 0, 0, _ERROR | errno.ENOSYS),
         *((_EQUAL, len(denied) - place + 2, 0, number) for place, number in enumerate(denied)),
-        (_EQUAL, 0, 3, _CLONE[architecture.column]),
+        (_EQUAL, 0, 4, _CLONE[architecture.column]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
         (_ANY_BIT, 0, 1, _NAMESPACES),
         (_RETURN, 0, 0, _ERROR | errno.EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+        *((_EQUAL, len(sockets) - place, 0, number) for place, number in enumerate(sockets)),
+        (_RETURN, 0, 0, _ALLOW),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
+        *((_EQUAL, len(_FAMILIES) - place, 0, family) for place, family in enumerate(_FAMILIES)),
+        (_RETURN, 0, 0, _ERROR | errno.EAFNOSUPPORT),
         (_RETURN, 0, 0, _ALLOW),
     ]

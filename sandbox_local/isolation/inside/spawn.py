@@ -84,6 +84,11 @@ class Spawner:
             os.close(told)
         return pid, report
 
+    def confine(self) -> None:
+        """Take from this process, a fork of the agent, what no program in the box has either."""
+        syscalls.load_seccomp(self._filter)
+        syscalls.drop_unbounded_capabilities()
+
     def _become(self, program: Program, told: int) -> NoReturn:
         try:
             try:

@@ -136,6 +136,8 @@ class _Client:
         if gid is not None:
             who = who._replace(gid=gid)
         *stdio, cwd = fds
+        if len(stdio) != 3:
+            raise ValueError("standard input, output and error are wanted, and no more")
         # The command is part of the one that asked: whatever ends that ends this.
         tag = tags.of(self._peer)
         try:

@@ -11,8 +11,11 @@ _NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID
 _DIRECTORIES = ("/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin")
 
 
-def enter_namespaces() -> None:
+def enter_namespaces() -> bool:
     """Move into a new mount namespace, and have children in a new PID namespace, as its root.
+
+    Returns:
+        Whether the user namespace is a new one, too.
 
     Raises:
         OSError: The host does not allow it.
@@ -24,9 +27,21 @@ def enter_namespaces() -> None:
             pass  # root by name only, as in most containers
         else:
             _leave_groups()
-            return
+            return False
     _enter_user_namespace(os.geteuid(), os.getegid())
     syscalls.unshare(_NAMESPACES)
+    return True
+
+
+def share_watches() -> None:
+    """Leave half of the inotify instances and watches of this user to the user; as root of a new namespace.
+
+    Needs a `/proc` of this process's PID namespace.
+    """
+    for kind in ("instances", "watches"):
+        with open(f"/proc/sys/fs/inotify/max_user_{kind}", encoding="ascii") as file:
+            most = int(file.read())
+        _write(f"/proc/sys/user/max_inotify_{kind}", str(most // 2))
 
 
 def _enter_user_namespace(uid: int, gid: int) -> None:

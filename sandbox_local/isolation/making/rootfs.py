@@ -61,6 +61,7 @@ _HIDDEN_PROC_FILES = (
     "timer_list",
 )
 _TTY_GROUP = 5
+_TERMINALS = 256  # of one box; all boxes together have about 3000
 _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
@@ -115,7 +116,7 @@ def _make_skeleton(stage: Stage, ids: Ids) -> None:
 def _mount_devices(ids: Ids, shm_bytes: int) -> None:
     for name in DEVICES:
         tree.bind_file(f"/dev/{name}", f"dev/{name}", ids)
-    options = f"newinstance,ptmxmode=0666,mode=0620,gid={ids.outer(_TTY_GROUP)}"
+    options = f"newinstance,ptmxmode=0666,mode=0620,gid={ids.outer(_TTY_GROUP)},max={_TERMINALS}"
     syscalls.mount("devpts", "dev/pts", "devpts", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, options)
     shm = f"mode=1777,uid={ids.base},gid={ids.base},size={shm_bytes}"
     syscalls.mount("tmpfs", "dev/shm", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, shm)

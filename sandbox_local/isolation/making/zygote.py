@@ -44,13 +44,13 @@ def main(fd: int) -> NoReturn:
             raise OSError(errno.ENOSYS, "this machine's system calls are not known")
         settings, _ = wire.recv(control)
         step = "making user, mount and PID namespaces"
-        privilege.enter_namespaces()
+        new_user_namespace = privilege.enter_namespaces()
         if pid := os.fork():
             control.close()
             os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
         syscalls.die_with_parent()
         step = "preparing what sandboxes are made of"
-        zygote = Zygote(control, **settings)
+        zygote = Zygote(control, new_user_namespace=new_user_namespace, **settings)
         step = "serving"
         zygote.run()
     except Exception as error:  # noqa: BLE001  whatever it is, the server is told, and the kernel does the rest
@@ -64,11 +64,12 @@ def main(fd: int) -> NoReturn:
 class Zygote:
     """The process itself, once it is root of its namespaces."""
 
-    def __init__(self, control: socket.socket, *, expose_python: bool) -> None:
+    def __init__(self, control: socket.socket, *, new_user_namespace: bool, expose_python: bool) -> None:
         """Set the stage.
 
         Args:
             control: To the server.
+            new_user_namespace: Whether its user namespace is its own.
             expose_python: Give boxes this Python even if the host has one in /usr.
 
         Raises:
@@ -78,6 +79,8 @@ class Zygote:
         self._boxes: dict[int, Namespace] = {}  # by process id
         syscalls.mount("none", "/", flags=syscalls.MS_PRIVATE | syscalls.MS_REC)
         syscalls.mount("proc", "/proc", "proc")
+        if new_user_namespace:
+            privilege.share_watches()
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._namespaces = Namespaces()
         first = self._namespaces.take()
