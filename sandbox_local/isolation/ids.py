@@ -112,9 +112,11 @@ def _make(ids: Ids) -> int:
     if pid == 0:
         try:
             if ids.base:
-                # What the kernel counts for a namespace it counts for its owner, too: not for the host's root.
+                # What the kernel counts of a namespace counts for its owner, too: not for the host's root.
                 syscalls.change_user(ids.base)
-            resource.setrlimit(resource.RLIMIT_NPROC, (_PROCESSES, _PROCESSES))
+            hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+            bound = _PROCESSES if hard == resource.RLIM_INFINITY else min(_PROCESSES, hard)
+            resource.setrlimit(resource.RLIMIT_NPROC, (bound, bound))
             syscalls.set_dumpable(True)  # or its maps could not be written from here
             syscalls.unshare(syscalls.CLONE_NEWUSER)
             os.write(tell, b"0")

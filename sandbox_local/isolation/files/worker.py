@@ -1,8 +1,9 @@
 """The process inside a box that does its file operations.
 
-The agent forks it and lends it a socket; from there on it is single-threaded, imports nothing and runs as the
-box's root in the box's root directory, under the filter and with the rights of a command. It trusts nothing in the box, but is worth nothing either: whoever
-takes it over has gained what root in the box has already.
+The agent forks it and lends it a socket; from there on it is single-threaded, imports nothing and runs as
+the box's root in the box's root directory, under the filter and with the rights of a command. It trusts
+nothing in the box, but is worth nothing either: whoever takes it over has gained what root in the box has
+already.
 
 Operations that may take long run in a forked child each, so that a removal of a million files does not delay
 the read of one. A child hands its reply to the worker over a socket of its own, since frames of several
