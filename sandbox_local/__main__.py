@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sandbox_local.cli import doctor, serve
+from sandbox_local.cli import doctor, forward, serve
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     serve.add(commands)
     doctor.add(commands)
+    forward.add(commands)
     options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code

@@ -6,7 +6,8 @@ import asyncio
 
 from sandbox_local.control.api import ControlPlane
 from sandbox_local.http import HttpError, Request, Response
-from sandbox_local.plane import BadAddress, SandboxPlane, address
+from sandbox_local.pages import page, wants_page
+from sandbox_local.plane import Address, BadAddress, SandboxPlane, address
 from sandbox_local.rpc import refuse
 
 
@@ -32,12 +33,22 @@ class App:
         self.last_request = loop.time()
         try:
             to = address(request)
-            if to is None:
-                return await self._control.handle(request)
-            return await self._plane.handle(request, to)
+            if to is not None:
+                return await self._of_sandbox(request, to)
+            if request.method == "CONNECT":
+                raise HttpError(400, "CONNECT is for ports of sandboxes: CONNECT PORT-SANDBOXID.localhost:80")
+            return await self._control.handle(request)
         except BadAddress as error:
             return Response(400, {"content-type": "text/plain; charset=utf-8"}, f"{error}\n".encode())
         except HttpError as error:
             return refuse(request, error)
         finally:
             self.last_request = loop.time()
+
+    async def _of_sandbox(self, request: Request, to: Address) -> Response:
+        try:
+            return await self._plane.handle(request, to)
+        except HttpError as error:
+            if wants_page(request):
+                return page(error)
+            raise

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from sandbox_local.control.registry import Registry, Sandbox, Service, State
 from sandbox_local.http import HttpError, Request, Response
 from sandbox_local.isolation.base import BoxGone
-from sandbox_local.proxy import PortClosed, forward
+from sandbox_local.proxy import forward
+from sandbox_local.tunnel import PortClosed, tunnel
 
 ENVD_PORT = 49983
 
@@ -35,14 +36,16 @@ class BadAddress(Exception):
 def address(request: Request) -> Address | None:
     """Which sandbox a request is for; None when it is for the control plane.
 
-    Either the host's first label is `PORT-ID`, or the headers E2b-Sandbox-Id and E2b-Sandbox-Port say it. In
-    links to files the query may say it instead: they come without headers, and names under .localhost, though
-    they are this machine's, are not known to every resolver.
+    Either the first label of the host (with CONNECT, of the target) is `PORT-ID`, or the headers
+    E2b-Sandbox-Id and E2b-Sandbox-Port say it. In links to files the query may say it instead: they come
+    without headers, and names under .localhost, though they are this machine's, are not known to every
+    resolver.
 
     Raises:
         BadAddress: It says it wrongly.
     """
-    label = request.host.partition(".")[0].partition(":")[0]
+    host = request.target if request.method == "CONNECT" else request.host
+    label = host.partition(".")[0].partition(":")[0]
     if re.match(r"\d+-", label):
         port, sandbox_id = label.split("-")[:2]
     else:
@@ -79,13 +82,18 @@ class SandboxPlane:
 
         Raises:
             HttpError: 502, there is no such sandbox or nothing listens on the port; 403, the traffic token is
-                missing or wrong; 404, the path is not for clients.
+                missing or wrong; 404 or 405, the path or a tunnel to envd is not for clients.
         """
         try:
-            sandbox = await self._running(to.sandbox_id)
+            sandbox = self._find(to.sandbox_id)
+            if to.port != ENVD_PORT:
+                _check_traffic(request, sandbox)  # first: who may not come in may not wake it up either
+            if sandbox.state is State.PAUSED:
+                await self._registry.connect(to.sandbox_id, sandbox.plan.timeout)
             if to.port == ENVD_PORT:
                 return await self._envd(request, sandbox)
-            _check_traffic(request, sandbox)
+            if request.method == "CONNECT":
+                return await tunnel(sandbox.box, to.port)
             return await forward(request, sandbox.box, to.port)
         except BoxGone:
             raise _not_found(to.sandbox_id) from None
@@ -94,17 +102,16 @@ class SandboxPlane:
                 502, error.message, fields={"sandboxId": to.sandbox_id, "port": to.port}
             ) from None
 
-    async def _running(self, sandbox_id: str) -> Sandbox:
+    def _find(self, sandbox_id: str) -> Sandbox:
+        """The sandbox, if it runs or wakes up when it is asked for."""
         sandbox = self._registry.find(sandbox_id)
-        if sandbox is None:
+        if sandbox is None or (sandbox.state is State.PAUSED and not sandbox.plan.auto_resume):
             raise _not_found(sandbox_id)
-        if sandbox.state is State.PAUSED:
-            if not sandbox.plan.auto_resume:
-                raise _not_found(sandbox_id)
-            await self._registry.connect(sandbox_id, sandbox.plan.timeout)
         return sandbox
 
     async def _envd(self, request: Request, sandbox: Sandbox) -> Response:
+        if request.method == "CONNECT":
+            raise HttpError(405, "this port speaks HTTP with the server itself; there is no tunnel to it")
         if request.path in _PRIVATE:
             raise HttpError(404, "this path is not open to clients", fields={"path": request.path})
         if sandbox.envd is None:

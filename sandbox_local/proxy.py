@@ -14,13 +14,12 @@ import httptools
 
 from sandbox_local.http import ByteStream, Headers, HttpError, Request, Response, Tunnel
 from sandbox_local.isolation.base import Box
-
-# A server that was started a moment ago may not listen yet.
-_PAUSES = (0.1, 0.2, 0.3, 0.4)
-_CONNECT_SECONDS = 5.0
+from sandbox_local.tunnel import PIECE, PortClosed, dial, relay
 
 _HEAD_BYTES = 64 << 10
-_PIECE = 64 << 10
+
+# How long a client that expects 100 is kept waiting for it, where what listens sends none.
+_INVITATION_SECONDS = 1.0
 
 # Fields that are about one connection, not about the message.
 _HOP_BY_HOP = frozenset(
@@ -40,14 +39,6 @@ _HOP_BY_HOP = frozenset(
 _PRIVATE = frozenset({"e2b-traffic-access-token"})
 
 
-class PortClosed(Exception):
-    """Nothing in the box listens on the port, or it does not speak HTTP; `message` says it."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-
 async def forward(request: Request, box: Box, port: int) -> Response:
     """Answer a request by what listens on a port of a box.
 
@@ -63,7 +54,7 @@ async def forward(request: Request, box: Box, port: int) -> Response:
         PortClosed: Nothing listens there, or what listens gives no answer in HTTP.
         BoxGone: The box has ended.
     """
-    upstream = _Upstream(*await _connect(box, port))
+    upstream = _Upstream(*await dial(box, port), box.ended)
     try:
         return await upstream.exchange(request)
     except (ConnectionError, EOFError) as error:
@@ -75,30 +66,20 @@ async def forward(request: Request, box: Box, port: int) -> Response:
         raise
 
 
-async def _connect(box: Box, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    for pause in (*_PAUSES, None):
-        try:
-            sock = await asyncio.wait_for(box.connect(port), _CONNECT_SECONDS)
-        except ConnectionRefusedError:
-            if pause is not None:
-                await asyncio.sleep(pause)
-        except asyncio.TimeoutError:
-            break
-        else:
-            return await asyncio.open_connection(sock=sock)
-    raise PortClosed("The sandbox is running but port is not open")
-
-
 class _Upstream:
     """One connection into a box, and the one exchange on it. The methods `on_...` are the parser's."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, box_ended: asyncio.Future[str]
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._box_ended = box_ended
         self._parser = httptools.HttpResponseParser(self)
         self._sending: asyncio.Task[None] | None = None
         self._fields: list[tuple[str, str]] = []
         self._status = 0  # of the final head, once it is complete
+        self._invited = asyncio.Event()  # it has answered, be it 100
         self._complete = False
         self._body: list[bytes] = []
         self._behind = b""  # bytes that follow the head of a 101
@@ -133,6 +114,12 @@ class _Upstream:
 
     async def _send_body(self, request: Request) -> None:
         chunked = request.body.length is None
+        if "expect" in request.headers:
+            # Whoever is asked for the body sends it, so it is asked for when what listens wants it.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._invited.wait(), _INVITATION_SECONDS)
+            if self._status:
+                return
         try:
             async for chunk in request.body:
                 self._writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
@@ -152,7 +139,7 @@ class _Upstream:
             EOFError: There is no more.
             ConnectionError: The connection broke, or what came is not HTTP.
         """
-        data = await self._reader.read(_PIECE)
+        data = await self._reader.read(PIECE)
         if not data:
             raise EOFError
         try:
@@ -183,25 +170,7 @@ class _Upstream:
             await self.close()
 
     async def _tunnel(self, client: ByteStream) -> None:
-        async def inward() -> None:
-            with contextlib.suppress(ConnectionError):
-                async for chunk in client.incoming:
-                    self._writer.write(chunk)
-                    await self._writer.drain()
-                self._writer.write_eof()
-
-        sending = asyncio.get_running_loop().create_task(inward())
-        try:
-            data = self._behind
-            while data or (data := await self._reader.read(_PIECE)):
-                await client.write(data)
-                data = b""
-        except ConnectionError:
-            pass  # one side is gone, so the other is of no use
-        finally:
-            sending.cancel()
-            await asyncio.wait([sending])
-            await self.close()
+        await relay(client, self._reader, self._writer, self._box_ended, self._behind)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._status:
@@ -211,7 +180,10 @@ class _Upstream:
         status = self._parser.get_status_code()
         if status >= 200 or status == 101:
             self._status = status
+            self._invited.set()
         else:
+            if status == 100:
+                self._invited.set()
             self._fields.clear()  # an interim answer, of no interest to who waits for the final one
 
     def on_body(self, chunk: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import requests
@@ -74,9 +74,11 @@ class Sandbox:
         options.setdefault("timeout", TIMEOUT)
         return requests.request(method, self.client.url + path, headers=headers, **options)
 
-    def start(self, script: str, user: str = "user") -> Iterator[dict[str, Any]]:
+    def start(
+        self, script: str, user: str = "user", stdin: bool = False
+    ) -> Generator[dict[str, Any], None, None]:
         """The events of a shell command."""
-        message = {"process": {"cmd": "/bin/bash", "args": ["-c", script]}, "stdin": False}
+        message = {"process": {"cmd": "/bin/bash", "args": ["-c", script]}, "stdin": stdin}
         payload = json.dumps(message).encode()
         response = self.ask(
             "POST",

@@ -158,7 +158,8 @@ class Box(Protocol):
         """
 
     async def connect(self, port: int) -> socket.socket:
-        """A non-blocking TCP connection to 127.0.0.1:port inside the box.
+        """A non-blocking TCP connection to 127.0.0.1:port inside the box, or to [::1]:port where that is
+        refused.
 
         Raises:
             ConnectionRefusedError: Nothing listens there.

@@ -130,7 +130,16 @@ class NamespaceBox:
 
     async def connect(self, port: int) -> socket.socket:
         """See `base.Box`."""
-        _, fds = await self._agent.call("connect", {"port": port})
+        try:
+            return await self._connect("127.0.0.1", port)
+        except ConnectionRefusedError as refusal:
+            try:
+                return await self._connect("::1", port)
+            except OSError:  # refused there too, or the kernel has no IPv6
+                raise refusal from None
+
+    async def _connect(self, host: str, port: int) -> socket.socket:
+        _, fds = await self._agent.call("connect", {"host": host, "port": port})
         sock = self._socket(fds)
         loop = asyncio.get_running_loop()
         connected = asyncio.Event()

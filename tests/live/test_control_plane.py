@@ -72,7 +72,7 @@ def echo(sandbox: Sandbox, port: int) -> Iterator[None]:
     while "data" not in next(events):
         pass
     yield
-    events.close()  # type: ignore[attr-defined]
+    events.close()
 
 
 def put(sandbox: Sandbox, path: str, text: str) -> None:

@@ -155,10 +155,10 @@ class Agent:
         self._commands.freeze(frozen)
         return {}, []
 
-    def _connect(self, _: int, *, port: int) -> Answer:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    def _connect(self, _: int, *, host: str, port: int) -> Answer:
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
-        number = sock.connect_ex(("127.0.0.1", port))
+        number = sock.connect_ex((host, port))
         fd = sock.detach()
         if number not in (0, errno.EINPROGRESS):
             os.close(fd)
