@@ -72,6 +72,7 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
         backend = NamespaceBackend()
         stack.push_async_callback(backend.close)
         await backend.start()
+        backend.check(config.limits)
         _allow_many_descriptors()
         registry = Registry(backend, MOST_SANDBOXES, config.limits)
         # Names under "localhost" lead to this machine, so PORT-ID.localhost reaches a sandbox's port from it.
@@ -138,6 +139,7 @@ async def _until_idle(seconds: float | None, app: App, registry: Registry) -> No
 def _make_envd(sandbox: Sandbox) -> Service:
     return Envd(
         sandbox.box,
+        sandbox.limits,
         sandbox.sandbox_id,
         sandbox.plan.template.template_id,
         sandbox.plan.env_vars,

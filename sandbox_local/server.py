@@ -37,15 +37,30 @@ class LocalServer:
     Args:
         host: Address to listen on. On anything but loopback, other machines can reach the server.
         port: Port to listen on; 0 lets the kernel choose one.
+        memory: What each sandbox may have of memory, its files included: bytes, or a size such as "512M" or
+            "2G". By default half of the machine's, but no more than 8 GiB.
+        disk: What it may write to files, likewise. By default half of its memory, but no more than 4 GiB.
+        processes: How many processes its commands may have at once, threads included.
+        cpus: The time of how many processors it may use; of all by default.
 
     Example:
         >>> with LocalServer() as server:
         ...     os.environ.update(server.env)
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        memory: int | str | None = None,
+        disk: int | str | None = None,
+        processes: int | None = None,
+        cpus: float | None = None,
+    ) -> None:
         self._host = host
         self._port = port
+        self._limits = {"memory": memory, "disk": disk, "processes": processes, "cpus": cpus}
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -124,6 +139,7 @@ class LocalServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         command = [sys.executable, "-m", "sandbox_local", "serve", "--print-env"]
         command += ["--host", self._host, "--port", str(self._port), "--lifeline", str(child_end)]
+        command += [f"--{name}={value}" for name, value in self._limits.items() if value is not None]
         try:
             self._process = subprocess.Popen(
                 command,

@@ -11,7 +11,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from sandbox_local.cli.sizes import size
 from sandbox_local.config import Config, new_api_key
+from sandbox_local.isolation.base import Limits
 from sandbox_local.isolation.errors import IsolationError
 from sandbox_local.server import EXIT_NO_ISOLATION
 from sandbox_local.statefile import StateFileHeld
@@ -20,6 +22,12 @@ _EPILOG = """\
 The API key is made anew at each start unless --api-key-file gives one. E2B_API_KEY of the environment is not
 used: it may be the key of an account elsewhere.
 """
+
+_MEMORY = "memory such as 512M or 2G, files included (default: half of the machine's, at most 8G)"
+_DISK = "files, which lie in memory (default: half of --memory, at most 4G; at most three quarters of it)"
+_PROCESSES = "processes and threads of all commands (default: 4096)"
+
+_EXIT_USAGE = 2  # as of argparse
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,10 +56,32 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--idle-exit", type=float, metavar="SECONDS", help="end after so long without a sandbox and a request"
     )
     parser.add_argument("--lifeline", type=int, metavar="FD", help="end when this descriptor does")
+    limits = parser.add_argument_group("what each sandbox may use")
+    limits.add_argument("--memory", type=size, metavar="SIZE", help=_MEMORY)
+    limits.add_argument("--disk", type=size, metavar="SIZE", help=_DISK)
+    limits.add_argument("--processes", type=int, metavar="N", help=_PROCESSES)
+    limits.add_argument(
+        "--cpus", type=float, metavar="N", help="time of so many processors (default: of all)"
+    )
     parser.set_defaults(run=_run)
 
 
+def _limits(options: argparse.Namespace) -> Limits:
+    asked = {
+        "memory_bytes": options.memory,
+        "disk_bytes": options.disk,
+        "processes": options.processes,
+        "cpus": options.cpus,
+    }
+    return Limits(**{name: value for name, value in asked.items() if value is not None})
+
+
 def _run(options: argparse.Namespace) -> int:
+    try:
+        limits = _limits(options)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return _EXIT_USAGE
     config = Config(
         host=options.host,
         port=options.port,
@@ -60,6 +90,7 @@ def _run(options: argparse.Namespace) -> int:
         state_file=options.state_file,
         idle_exit=options.idle_exit,
         lifeline=options.lifeline,
+        limits=limits,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     from sandbox_local.serve import serve  # not for --help, nor before the logging is set up

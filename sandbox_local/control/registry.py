@@ -167,7 +167,7 @@ class Registry:
             sandbox_id,
             plan,
             box,
-            Metrics(box),
+            Metrics(box, self._limits),
             self._limits,
             started_at=now,
             end_at=now,

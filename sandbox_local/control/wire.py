@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -25,9 +24,6 @@ from sandbox_local.http import Request, Response
 
 # Version of the envd whose interface this server has; clients decide by it what they may ask for.
 ENVD_VERSION = "0.6.13"
-
-CPU_COUNT = len(os.sched_getaffinity(0))
-MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 # Required by the contract, and of no meaning any more.
 _CLIENT_ID = "6532622b"
@@ -157,8 +153,8 @@ def listed(sandbox: Sandbox) -> ListedSandbox:
         client_id=_CLIENT_ID,
         started_at=sandbox.started_at,
         end_at=sandbox.end_at,
-        cpu_count=CPU_COUNT,
-        memory_mb=MEMORY_BYTES >> 20,
+        cpu_count=sandbox.limits.cpu_count,
+        memory_mb=sandbox.limits.memory_bytes >> 20,
         disk_size_mb=sandbox.limits.disk_bytes >> 20,
         metadata=sandbox.plan.metadata,
         state=sandbox.state.value,

@@ -16,7 +16,7 @@ from sandbox_local.envd.process import ProcessService
 from sandbox_local.envd.upload import Uploads
 from sandbox_local.envd.watch import WatchService
 from sandbox_local.http import HttpError, Request, Response
-from sandbox_local.isolation.base import Box
+from sandbox_local.isolation.base import Box, Limits
 from sandbox_local.rpc import Rpc, basic_user, refuse
 
 _METHODS = {
@@ -42,6 +42,7 @@ class Envd:
     def __init__(
         self,
         box: Box,
+        limits: Limits,
         sandbox_id: str,
         template_id: str,
         env_vars: Mapping[str, str],
@@ -52,6 +53,7 @@ class Envd:
 
         Args:
             box: The living box.
+            limits: What it may use.
             sandbox_id: Id of the sandbox, for its environment.
             template_id: Id of its template, for its environment.
             env_vars: Variables that every process gets; those that describe the sandbox win.
@@ -73,7 +75,7 @@ class Envd:
         filesystem = {**FilesystemService(files).handlers(), **self._watches.handlers()}
         self._rpc = Rpc([(services.PROCESS, self._processes.handlers()), (services.FILESYSTEM, filesystem)])
         self._uploads = Uploads(box)
-        self._metrics = Metrics(box)
+        self._metrics = Metrics(box, limits)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request.

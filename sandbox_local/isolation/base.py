@@ -7,12 +7,14 @@ and host name. Everything that comes out of it (paths, names, bytes) was chosen 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sandbox_local.isolation.errors import BoxGone, IsolationError, MissingDirectory, UnknownUser
+from sandbox_local.isolation.limits import machine
 
 __all__ = [
     "Backend",
@@ -26,18 +28,63 @@ __all__ = [
     "MissingDirectory",
     "Process",
     "UnknownUser",
+    "Usage",
 ]
+
+_MOST_MEMORY = 8 << 30
+_MOST_DISK = 4 << 30
+_MOST_SHM = 1 << 30
+_LEAST_MEMORY = 64 << 20
+_LEAST_PROCESSES = 8
 
 
 @dataclass(frozen=True)
 class Limits:
     """What one box may use.
 
+    Its files lie in its memory, so what it may write is clearly less than its memory.
+
     Attributes:
-        disk_bytes: Bound of everything the box writes to its files, wherever they are kept.
+        memory_bytes: Bound of the memory of all its processes and files; by default half of the machine's,
+            but no more than 8 GiB.
+        disk_bytes: Bound of everything the box writes to its files; by default half of its memory, but no
+            more than 4 GiB.
+        processes: How many processes, threads included, its commands may have at once.
+        cpus: How much time of processors it may use in that time; None for that of all.
     """
 
-    disk_bytes: int = 4 << 30
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    processes: int = 4096
+    cpus: float | None = None
+
+    def __post_init__(self) -> None:
+        memory = self.memory_bytes or min(_MOST_MEMORY, machine.memory() // 2)
+        disk = self.disk_bytes or min(_MOST_DISK, memory // 2)
+        if memory < _LEAST_MEMORY:
+            raise ValueError(f"a sandbox needs {_LEAST_MEMORY >> 20}M of memory at least")
+        if disk < 0 or disk > memory // 4 * 3:
+            raise ValueError(
+                f"a sandbox of {memory >> 20}M of memory may have at most {memory * 3 // 4 >> 20}M of disk, "
+                "since its files lie in its memory"
+            )
+        if self.processes < _LEAST_PROCESSES:
+            raise ValueError(f"a sandbox needs {_LEAST_PROCESSES} processes at least")
+        if self.cpus is not None and not 0.01 <= self.cpus <= 4096:
+            raise ValueError("a sandbox needs a hundredth of a processor at least")
+        object.__setattr__(self, "memory_bytes", memory)
+        object.__setattr__(self, "disk_bytes", disk)
+
+    @property
+    def shm_bytes(self) -> int:
+        """Bound of /dev/shm, beside that of the disk."""
+        return min(_MOST_SHM, self.disk_bytes, self.memory_bytes // 8)
+
+    @property
+    def cpu_count(self) -> int:
+        """As how many processors that counts, which are whole to whoever asks."""
+        machines = machine.processors()
+        return machines if self.cpus is None else min(machines, math.ceil(self.cpus))
 
 
 @dataclass(frozen=True)
@@ -74,6 +121,21 @@ class Command:
     cwd: str = ""
     stdin: bool = False
     pty: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a box uses as a whole; None is what the kernel keeps no account of.
+
+    Attributes:
+        cpu_seconds: Processor time since it began.
+        memory_used: Bytes of memory of its processes and files, and of the kernel for them.
+        memory_cache: Bytes beside these that would be given up for anything else.
+    """
+
+    cpu_seconds: float | None = None
+    memory_used: int | None = None
+    memory_cache: int | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +227,9 @@ class Box(Protocol):
             ConnectionRefusedError: Nothing listens there.
             BoxGone: The box has ended.
         """
+
+    def usage(self) -> Usage:
+        """What it uses, as far as the kernel keeps account of it for the box as a whole."""
 
     async def freeze(self) -> None:
         """Stop every process of the box where it stands, `files` included.

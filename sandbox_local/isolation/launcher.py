@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from sandbox_local.isolation import probe, wire
@@ -69,11 +70,12 @@ class Launcher:
         except asyncio.TimeoutError:
             raise IsolationError(f"the launcher of sandboxes was not ready within {_START:.0f} s") from None
 
-    async def fork(self, sock: socket.socket, wanted: Wanted) -> tuple[int, int]:
+    async def fork(self, sock: socket.socket, entries: Sequence[int], wanted: Wanted) -> tuple[int, int]:
         """Have a box forked.
 
         Args:
             sock: The agent's end of its connection to the server; the caller keeps its own copy.
+            entries: The lists of tasks of the box's control groups; likewise.
             wanted: What the box is to be.
 
         Returns:
@@ -83,7 +85,7 @@ class Launcher:
             IsolationError: The zygote has died.
             OSError: The machine has no more processes, namespaces or descriptors to give.
         """
-        answer, fds = await self._channel.call("create", wanted._asdict(), [sock.fileno()])
+        answer, fds = await self._channel.call("create", wanted._asdict(), [sock.fileno(), *entries])
         return answer["pid"], fds[0]
 
     async def reap(self, pid: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sandbox_local.isolation import syscalls, wire
-from sandbox_local.isolation.base import Command, Exit
+from sandbox_local.isolation.base import Command, Exit, Usage
 from sandbox_local.isolation.channel import Answer, Channel
 from sandbox_local.isolation.errors import BoxGone, IsolationError
 from sandbox_local.isolation.undo import finish_or_undo
@@ -78,7 +78,12 @@ class NamespaceBox:
     """A `base.Box`."""
 
     def __init__(
-        self, box_id: str, sock: socket.socket, pidfd: int, reap: Callable[[], Awaitable[None]]
+        self,
+        box_id: str,
+        sock: socket.socket,
+        pidfd: int,
+        reap: Callable[[], Awaitable[None]],
+        usage: Callable[[], Usage],
     ) -> None:
         """Take charge of a box that has been forked.
 
@@ -87,6 +92,7 @@ class NamespaceBox:
             sock: To its agent.
             pidfd: Stands for its first process.
             reap: Has what remains of it removed when it has ended.
+            usage: Tells what it uses.
         """
         loop = asyncio.get_running_loop()
         self.box_id = box_id
@@ -96,6 +102,7 @@ class NamespaceBox:
         self._reason = "its first process died"
         self._pidfd = pidfd
         self._reap = reap
+        self.usage = usage
         self._processes: dict[int, NamespaceProcess] = {}
         self._worker: asyncio.Future[Channel] | None = None
         self._agent = Channel(sock, on_event=self._take_event, on_end=self._kill, gone=self._gone)

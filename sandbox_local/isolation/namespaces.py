@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
 
-from sandbox_local.isolation.base import BoxSpec
+from sandbox_local.isolation.base import BoxSpec, Limits
 from sandbox_local.isolation.errors import IsolationError
 from sandbox_local.isolation.launcher import Launcher
+from sandbox_local.isolation.limits.groups import Groups
 from sandbox_local.isolation.making.wanted import Wanted
 from sandbox_local.isolation.namespace_box import NamespaceBox
 from sandbox_local.isolation.undo import finish_or_undo
+
+log = logging.getLogger(__name__)
+
+_NOT_STARTED = "there are no sandboxes: the server's isolation has not been started"
 
 
 class NamespaceBackend:
@@ -26,14 +32,18 @@ class NamespaceBackend:
         """
         self._settings = {"expose_python": expose_python}
         self._launcher: Launcher | None = None
+        self._groups: Groups | None = None
+        self._clearing: asyncio.Future[None] | None = None
         self._boxes: set[NamespaceBox] = set()
 
     async def start(self) -> None:
         """See `base.Backend`. A box is made and ended on the way: nothing less proves that it can be done."""
         if sys.platform != "linux":
             raise IsolationError("isolated sandboxes need Linux; run the server there")
-        self._launcher = Launcher(self._settings)
         try:
+            self._groups = Groups()
+            self._clearing = asyncio.ensure_future(self._groups.remove_leftovers())
+            self._launcher = Launcher(self._settings)
             await self._launcher.ready()
             box = await self.create(BoxSpec("probe"))
             await box.close()
@@ -41,11 +51,29 @@ class NamespaceBackend:
             await self.close()
             raise
 
+    def check(self, limits: Limits) -> None:
+        """See whether boxes with these limits can be made here; warns of what is not bounded as a whole.
+
+        Raises:
+            IsolationError: They can't.
+        """
+        if self._groups is None:
+            raise IsolationError(_NOT_STARTED)
+        self._groups.check(limits)
+        for shortfall in self._groups.enforcement.shortfalls:
+            log.warning(
+                "%s of a whole sandbox has no bound here: %s; instead, %s. Remedy: %s",
+                shortfall.resource,
+                shortfall.cause,
+                shortfall.instead,
+                shortfall.remedy,
+            )
+
     async def create(self, spec: BoxSpec) -> NamespaceBox:
         """See `base.Backend`."""
-        if self._launcher is None:
-            raise IsolationError("there are no sandboxes: the server's isolation has not been started")
-        return await finish_or_undo(self._create(self._launcher, spec), NamespaceBox.close)
+        if self._launcher is None or self._groups is None:
+            raise IsolationError(_NOT_STARTED)
+        return await finish_or_undo(self._create(self._launcher, self._groups, spec), NamespaceBox.close)
 
     async def close(self) -> None:
         """See `base.Backend`."""
@@ -53,21 +81,40 @@ class NamespaceBackend:
         launcher, self._launcher = self._launcher, None
         if launcher:
             await launcher.close()
+        groups, self._groups = self._groups, None
+        if self._clearing is not None:
+            self._clearing.cancel()
+        if groups:
+            groups.close()
 
-    async def _create(self, launcher: Launcher, spec: BoxSpec) -> NamespaceBox:
+    async def _create(self, launcher: Launcher, groups: Groups, spec: BoxSpec) -> NamespaceBox:
+        group = groups.make(spec.limits)
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                pid, pidfd = await launcher.fork(theirs, Wanted(spec.hostname, spec.limits.disk_bytes))
+            with theirs, group.entries() as entries:
+                pid, pidfd = await launcher.fork(theirs, entries, _wanted(spec, groups))
         except BaseException:
             ours.close()
+            await group.remove()
             raise
 
         async def reap() -> None:
             self._boxes.discard(box)
             await launcher.reap(pid)
+            await group.remove()
 
-        box = NamespaceBox(spec.box_id, ours, pidfd, reap)
+        box = NamespaceBox(spec.box_id, ours, pidfd, reap, group.usage)
         self._boxes.add(box)
         await box.ready()
         return box
+
+
+def _wanted(spec: BoxSpec, groups: Groups) -> Wanted:
+    limits = spec.limits
+    return Wanted(
+        hostname=spec.hostname,
+        disk_bytes=limits.disk_bytes,
+        shm_bytes=limits.shm_bytes,
+        processes=limits.processes,
+        data_bytes=0 if "memory" in groups.versions else limits.memory_bytes,
+    )

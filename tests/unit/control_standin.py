@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from sandbox_local.control.registry import Registry
 from sandbox_local.http import Body, Headers, Request
-from sandbox_local.isolation.base import BoxGone, BoxSpec, Limits
+from sandbox_local.isolation.base import BoxGone, BoxSpec, Limits, Usage
 
 T = TypeVar("T")
 
@@ -23,6 +23,9 @@ class StandinBox:
         self.closed = 0
         self.may_close = asyncio.Event()
         self.may_close.set()
+
+    def usage(self) -> Usage:
+        return Usage(memory_used=2000, memory_cache=200)
 
     async def freeze(self) -> None:
         self._alive()

@@ -24,7 +24,7 @@ from typing import Any
 from sandbox_local.envd.service import Envd
 from sandbox_local.http import listen
 from sandbox_local.isolation import wire
-from sandbox_local.isolation.base import BoxGone, Command, Exit, MissingDirectory, UnknownUser
+from sandbox_local.isolation.base import BoxGone, Command, Exit, Limits, MissingDirectory, UnknownUser, Usage
 
 _WORKER = """
 import socket, sys
@@ -185,6 +185,9 @@ class StandInBox:
     async def connect(self, port: int) -> socket.socket:
         raise NotImplementedError("envd connects to nothing in its box")
 
+    def usage(self) -> Usage:
+        return Usage()
+
     async def freeze(self) -> None:
         raise NotImplementedError("envd does not freeze its box")
 
@@ -233,7 +236,7 @@ class EnvdServer:
             self.box = StandInBox(self._directory)
             self.home = self.box.home
             self.envd = Envd(
-                self.box, "i" * 21, "base", {"MINE": "m", "E2B_SANDBOX": "no"}, self._access_token
+                self.box, Limits(), "i" * 21, "base", {"MINE": "m", "E2B_SANDBOX": "no"}, self._access_token
             )
             server = await listen(self.envd.handle)
             self.port = server.port

@@ -349,7 +349,8 @@ def test_metrics_are_measured_when_asked_for() -> None:
         one, other, paused = [await api.create() for _ in range(3)]
         await api.ask("POST", f"/sandboxes/{paused}/pause")
         [metric] = await api.json("GET", f"/sandboxes/{one}/metrics")
-        assert (metric["memUsed"], metric["diskUsed"], metric["diskTotal"]) == (1000, 300, 4000)
+        assert (metric["memUsed"], metric["memCache"]) == (2000, 200)
+        assert (metric["diskUsed"], metric["diskTotal"]) == (300, 4000)
         assert metric["cpuUsedPct"] > 0
         assert await api.json("GET", f"/sandboxes/{one}/metrics?start=0&end=1") == []
         assert await api.json("GET", f"/sandboxes/{paused}/metrics") == []

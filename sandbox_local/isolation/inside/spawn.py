@@ -15,13 +15,13 @@ from sandbox_local.isolation import syscalls
 from sandbox_local.isolation.errors import MissingDirectory
 from sandbox_local.isolation.ids import Ids
 from sandbox_local.isolation.inside import seccomp
+from sandbox_local.isolation.inside.oom import Score
 from sandbox_local.isolation.inside.tags import Tag
 from sandbox_local.isolation.users import User
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _NO_CORE = 1  # unlike 0 it also keeps a core handler of the host from being started
-_PROCESSES = 4096
 _OPEN_FILES = 65536
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 _STARTED = b"."
@@ -54,14 +54,25 @@ class Program(NamedTuple):
 class Spawner:
     """Starts programs in the box of this process."""
 
-    def __init__(self, ids: Ids) -> None:
+    def __init__(self, ids: Ids, processes: int, data_bytes: int, score: Score) -> None:
+        """Get ready.
+
+        Args:
+            ids: The ids of the box.
+            processes: Bound of the processes of each user.
+            data_bytes: Bound of the data of each process, or 0 for none.
+            score: This process's order of being killed.
+        """
+        self._score = score
         self._one_id = ids.size == 1
         self._filter = seccomp.command_filter()
         self._limits = [
             _limit(resource.RLIMIT_CORE, _NO_CORE),
             _limit(resource.RLIMIT_NOFILE, _OPEN_FILES),
-            _limit(resource.RLIMIT_NPROC, _PROCESSES),
+            _limit(resource.RLIMIT_NPROC, processes),
         ]
+        if data_bytes:
+            self._limits.append(_limit(resource.RLIMIT_DATA, data_bytes))
 
     def start(self, program: Program) -> tuple[int, int]:
         """Fork, and let the child make its way to the program.
@@ -74,9 +85,10 @@ class Spawner:
         """
         report, told = os.pipe()
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._become(program, told)
+            with self._score.of_commands():
+                pid = os.fork()
+                if pid == 0:
+                    self._become(program, told)
         except OSError:
             os.close(report)
             raise

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from sandbox_local.isolation import syscalls, wire
 from sandbox_local.isolation.ids import Namespace
+from sandbox_local.isolation.inside import oom
 from sandbox_local.isolation.inside.agent import Agent
 from sandbox_local.isolation.inside.spawn import Spawner
 from sandbox_local.isolation.making import rootfs
@@ -40,23 +41,34 @@ _CAPABILITIES = frozenset(
 kernel, such as its packet filters, to whoever looks for holes in them."""
 
 
-def live(control: socket.socket, stage: Stage, namespace: Namespace, wanted: Wanted) -> NoReturn:
+def live(
+    control: socket.socket, entries: list[int], stage: Stage, namespace: Namespace, wanted: Wanted
+) -> NoReturn:
     """Be the first process of a box; it must already be the first of its PID namespace.
 
     Args:
         control: To the server.
+        entries: The lists of tasks of the box's control groups.
         stage: What boxes are made of.
         namespace: The box's user namespace.
         wanted: What the box is to be.
     """
     try:
+        _enter_groups(entries)  # all that follows is in the box's account
+        score = oom.Score()
         _isolate(stage, namespace, wanted)
-        syscalls.close_all_but(control.fileno())
-        Agent(control, Spawner(namespace.ids)).run()
+        syscalls.close_all_but(control.fileno(), score.fd)
+        Agent(control, Spawner(namespace.ids, wanted.processes, wanted.data_bytes, score)).run()
     except Exception as error:  # noqa: BLE001  whatever it is, the server is told, and the box ends
         wire.send(control, {"event": "failed", "message": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(1)
+
+
+def _enter_groups(entries: list[int]) -> None:
+    for fd in entries:
+        os.write(fd, b"0")
+        os.close(fd)
 
 
 def _isolate(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:

@@ -18,7 +18,6 @@ from sandbox_local.isolation.making.wanted import Wanted
 _FEWEST_BYTES = 1 << 20
 _FEWEST_INODES = 1 << 14
 _BYTES_PER_INODE = 8 << 10
-_SHM_BYTES = 1 << 30
 
 
 class _Directory(NamedTuple):
@@ -94,7 +93,7 @@ def enter(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:
         tree.make_directories(empty, namespace.ids)
         syscalls.bind(empty, path)
     etc.write_host_name("etc", wanted.hostname, namespace.ids)
-    _mount_devices(namespace.ids, min(size, _SHM_BYTES))
+    _mount_devices(namespace.ids, max(wanted.shm_bytes, _FEWEST_BYTES))
     _mount_proc()
     syscalls.pivot_root(".")
 

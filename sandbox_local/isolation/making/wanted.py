@@ -11,7 +11,13 @@ class Wanted(NamedTuple):
     Attributes:
         hostname: The box's host name.
         disk_bytes: Bound of all that the box writes.
+        shm_bytes: Bound of its /dev/shm.
+        processes: Bound of the processes of each user.
+        data_bytes: Bound of the data of each process; 0 where all of them together have a bound.
     """
 
     hostname: str
     disk_bytes: int
+    shm_bytes: int
+    processes: int
+    data_bytes: int

@@ -114,7 +114,8 @@ class Zygote:
                     os.close(fd)
 
     def _create(self, fds: list[int], **wanted: Any) -> tuple[wire.Message, list[int]]:
-        """Fork the first process of a box, whose socket came with the request; returns its PID and pidfd."""
+        """Fork the first process of a box, whose socket came with the request, and then the entries
+        to its control groups; returns its PID and pidfd."""
         namespace = self._namespaces.take()
         try:
             stage = self._stage.of(namespace.ids)
@@ -122,7 +123,7 @@ class Zygote:
             try:
                 pid = os.fork()
                 if pid == 0:
-                    box.live(socket.socket(fileno=fds[0]), stage, namespace, Wanted(**wanted))
+                    box.live(socket.socket(fileno=fds[0]), fds[1:], stage, namespace, Wanted(**wanted))
             finally:
                 syscalls.setns(self._pid_namespace, syscalls.CLONE_NEWPID)
         except OSError:
