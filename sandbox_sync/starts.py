@@ -62,6 +62,7 @@ class Start:
             timeout=seconds(timeout, "timeout"),
             tell_server=tell_server,
             request_timeout=request_timeout,
+            request_id=self._request.tag,
         )
         return stream
 

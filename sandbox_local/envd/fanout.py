@@ -1,9 +1,9 @@
 """Output of one process for any number of readers at once, in bounded memory.
 
-Nothing is kept for readers to come: what is published while nobody reads is gone. Readers who are all slow
-hold the process back, as a full pipe would. While only some are, the others read on, and up to `SPARE` waits
-for those. Then the others have to wait, too; but one who takes nothing for `GRACE` meanwhile is cut off with
-an error, so that a client that has stopped reading can't stop the others.
+What is published while nobody reads is gone, but for the beginning, which may be kept for a while. Readers
+who are all slow hold the process back, as a full pipe would. While only some are, the others read on, and up
+to `SPARE` waits for those. Then the others have to wait, too; but one who takes nothing for `GRACE` meanwhile
+is cut off with an error, so that a client that has stopped reading can't stop the others.
 """
 
 from __future__ import annotations
@@ -36,22 +36,41 @@ class Fanout(Generic[E]):
         readers: Those who read now.
     """
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def __init__(self, pause: Callable[[], None], resume: Callable[[], None], keep: int = 0) -> None:
         """Make a fan-out.
 
         Args:
             pause: Called when publishing should stop, perhaps again when it has.
             resume: Called when publishing may go on, perhaps again when it does.
+            keep: Bytes of the first events to keep, until `forget`, for readers who want them all.
         """
         self.readers: list[Reader[E]] = []
         self._pause = pause
         self._resume = resume
         self._last: E | BaseException | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._kept: list[tuple[E, int]] | None = [] if keep else None  # all events, or None if some are gone
+        self._room = keep
 
-    def reader(self) -> Reader[E]:
-        """A new reader, who gets what is published from now on."""
+    @property
+    def begins(self) -> bool:
+        """Whether a new reader can have every event that was ever published."""
+        return self._kept is not None
+
+    def forget(self) -> None:
+        """Keep no events any more for readers to come."""
+        self._kept = None
+
+    def reader(self, *, from_start: bool = False) -> Reader[E]:
+        """A new reader, who gets what is published from now on.
+
+        Args:
+            from_start: Give it what has been published, too; only while `begins`.
+        """
         reader = Reader(self)
+        if from_start:
+            for event, size in self._kept or ():
+                reader.put(event, size)
         if self._last is not None:
             reader.finish(self._last)
         self.readers.append(reader)
@@ -60,6 +79,12 @@ class Fanout(Generic[E]):
 
     def publish(self, event: E, size: int) -> None:
         """Hand an event of `size` bytes to every reader."""
+        if self._kept is not None:
+            self._room -= size
+            if self._room < 0:
+                self._kept = None
+            else:
+                self._kept.append((event, size))
         for reader in self.readers:
             reader.put(event, size)
         if any(reader.is_slow for reader in self.readers):

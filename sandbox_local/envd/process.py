@@ -14,6 +14,7 @@ from sandbox_local.envd.fanout import Lagging, Reader
 from sandbox_local.envd.faults import rpc_error
 from sandbox_local.envd.input import InputClosed
 from sandbox_local.envd.running import Data, Event, Running
+from sandbox_local.envd.starts import OUTPUT_KEPT, Started, Starts
 from sandbox_local.isolation.base import Box, BoxGone, Command, MissingDirectory, UnknownUser
 from sandbox_local.rpc import Code, Context, RpcError, owns_deadline
 
@@ -56,6 +57,7 @@ class ProcessService:
         # By pid, oldest first, with those that ended a short while ago.
         self._processes: dict[int, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._starts = Starts()
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
         """The handlers by the names of their methods."""
@@ -161,15 +163,29 @@ class ProcessService:
         return pb.CloseStdinResponse()
 
     async def _start(self, request: pb.StartRequest, context: Context) -> _Followed:
-        """Launch a process; a client that leaves meanwhile leaves a process that runs and nobody reads."""
-        task = self._spawn(self._launch(request, context))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_leave)
-            raise
+        """Launch a process, or follow the one that the same request has launched before.
 
-    async def _launch(self, request: pb.StartRequest, context: Context) -> _Followed:
+        A client that leaves meanwhile leaves a process that runs and nobody reads.
+        """
+        wanted = request.SerializeToString(deterministic=True) + (context.user or "").encode()
+        key = context.headers.get("idempotency-key")
+        mine: list[asyncio.Task[Started]] = []
+
+        def launch() -> asyncio.Task[Started]:
+            mine.append(self._spawn(self._launch(request, context, keep=OUTPUT_KEPT if key else 0)))
+            return mine[0]
+
+        task = self._starts.once(key, wanted, launch)
+        try:
+            started = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if mine:
+                task.add_done_callback(_leave)
+            raise
+        reader = started.readers[0] if mine else started.follow()
+        return _Followed(started.running.process.pid, reader)
+
+    async def _launch(self, request: pb.StartRequest, context: Context, keep: int) -> Started:
         command = self._command(request, context)
         try:
             process = await self._box.spawn(command)
@@ -185,15 +201,15 @@ class ProcessService:
             raise RpcError(code, message) from None
         config = pb.ProcessConfig()
         config.CopyFrom(request.process)  # the request itself may go
-        running = Running(process, config, request.tag if request.HasField("tag") else None)
+        running = Running(process, config, request.tag if request.HasField("tag") else None, keep=keep)
         self._processes.pop(process.pid, None)  # a number that is used again goes to the end of the table
         self._processes[process.pid] = running
         running.ended.add_done_callback(lambda _: self._forget_later(running))
-        followed = _Followed(process.pid, running.output.reader())
+        started = Started(running, [running.output.reader()])
         running.begin()
         if context.timeout_ms is not None:
-            self._limit(running, followed.reader, context.timeout_ms)
-        return followed
+            self._limit(started, context.timeout_ms)
+        return started
 
     def _command(self, request: pb.StartRequest, context: Context) -> Command:
         config = request.process
@@ -207,18 +223,24 @@ class ProcessService:
             pty=(size.cols & 0xFFFF, size.rows & 0xFFFF) if request.HasField("pty") else None,
         )
 
-    def _limit(self, running: Running, reader: Reader[Event], timeout_ms: int) -> None:
-        """Bound the life of a process; `reader` is the client whose limit it is."""
+    def _limit(self, started: Started, timeout_ms: int) -> None:
+        """Bound the life of a process, for those who asked for its start."""
+        running, readers = started.running, started.readers
+
+        def finish(error: BaseException) -> None:
+            for reader in readers:
+                reader.finish(error)
 
         async def expire() -> None:
-            reader.close()  # what it gets last is the error, and not before all is dead
+            for reader in readers:
+                reader.close()  # what it gets last is the error, and not before all is dead
             try:
                 await running.kill()
             except BoxGone as error:
-                reader.finish(error)
+                finish(error)
             finally:
                 message = f"the command was killed when its timeout of {timeout_ms / 1000:g} s was over"
-                reader.finish(RpcError(Code.DEADLINE_EXCEEDED, message))
+                finish(RpcError(Code.DEADLINE_EXCEEDED, message))
 
         loop = asyncio.get_running_loop()
         timer = loop.call_later(timeout_ms / 1000, lambda: self._spawn(expire()))
@@ -318,6 +340,6 @@ async def _write(running: Running, data: pb.ProcessInput) -> None:
         raise RpcError(Code.INTERNAL, f"cannot write to the process: {error}") from None
 
 
-def _leave(task: asyncio.Task[_Followed]) -> None:
+def _leave(task: asyncio.Task[Started]) -> None:
     if not task.cancelled() and task.exception() is None:
-        task.result().reader.close()
+        task.result().readers[0].close()

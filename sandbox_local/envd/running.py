@@ -43,12 +43,19 @@ class Running:
         ended: Resolves with the end event; cancelled when the box ends first.
     """
 
-    def __init__(self, process: Process, config: ProcessConfig, tag: str | None) -> None:
-        """Take a process over, with its descriptors. Nothing is read before `begin`."""
+    def __init__(self, process: Process, config: ProcessConfig, tag: str | None, *, keep: int = 0) -> None:
+        """Take a process over, with its descriptors. Nothing is read before `begin`.
+
+        Args:
+            process: The process in the box.
+            config: As it was asked for.
+            tag: The name that the client gave it, or None.
+            keep: Bytes of its first output to keep for those who ask for it again.
+        """
         self.process = process
         self.config = config
         self.tag = tag
-        self.output: Fanout[Event] = Fanout(self._pause, self._resume)
+        self.output: Fanout[Event] = Fanout(self._pause, self._resume, keep)
         self.ended: asyncio.Future[ProcessEvent.EndEvent] = asyncio.get_running_loop().create_future()
         streams = {"stdout": process.stdout, "stderr": process.stderr, "pty": process.pty}
         self._streams = {name: fd for name, fd in streams.items() if fd is not None}

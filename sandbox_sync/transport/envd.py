@@ -211,6 +211,7 @@ class EnvdConnection:
         tell_server: bool = True,
         request_timeout: float | None = None,
         not_found: type[NotFoundException] = NotFoundException,
+        request_id: str | None = None,
     ) -> RpcStream[R]:
         """Make a call whose answers are followed as they arrive.
 
@@ -223,6 +224,7 @@ class EnvdConnection:
             request_timeout: Seconds until the first answer has to be there; 0 for no limit, None for the
                 configured one.
             not_found: The error for "not found".
+            request_id: Tells a repetition of this request from another; servers that know of it act once.
 
         Returns:
             The stream, of which the first answer has arrived.
@@ -234,6 +236,8 @@ class EnvdConnection:
         opening = self.config.deadline(request_timeout)
         call = self._call(_path_of(method), request_timeout, not_found)
         metadata = [*self._metadata(user), ("keepalive-ping-interval", str(max(1, int(self._keepalive))))]
+        if request_id is not None:
+            metadata.append(("idempotency-key", request_id))
 
         def begin() -> tuple[Answers[R], list[R]]:
             told = run_time if tell_server else None

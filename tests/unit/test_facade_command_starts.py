@@ -99,3 +99,11 @@ def test_each_command_has_a_tag_of_its_own_that_is_not_shown(transport: str) -> 
         assert len(tags) == 3
         service.listed = [pb.ProcessInfo(pid=5, tag=tag) for tag in [*tags, "mine"]]
         assert [process.tag for process in sb.commands.list()] == [None, None, None, "mine"]
+
+
+def test_each_start_carries_a_request_id_of_its_own(transport: str) -> None:
+    """G60: servers that know of it can tell a repeated request from a new one."""
+    with sandbox(transport) as (service, sb):
+        for _ in range(3):
+            sb.commands.run("x")
+        assert len({context.headers.get("idempotency-key", "") for _, context in service.starts} - {""}) == 3
