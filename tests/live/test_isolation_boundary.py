@@ -278,7 +278,9 @@ def test_a_box_can_be_given_the_servers_python_without_its_packages() -> None:
 def test_what_is_written_is_bounded(tmp_path: Path) -> None:
     async def work() -> None:
         async with a_backend() as backend:
-            box = await backend.create(BoxSpec("box", limits=Limits(memory_bytes=256 << 20, disk_bytes=32 << 20)))
+            box = await backend.create(
+                BoxSpec("box", limits=Limits(memory_bytes=256 << 20, disk_bytes=32 << 20))
+            )
             for place in ("/tmp/x", "/dev/shm/x", "/var/tmp/x", "~/x"):
                 filled = await shell(box, f"head -c 100M /dev/zero > {place}; rm {place}")
                 assert "No space left" in filled.stderr, place

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import selectors
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sandbox_local.isolation.inside.spawn import Program, Spawner, outcome
 
-Started = Callable[[Exception | None], None]
+Started = Callable[[int, Exception | None], None]
 Ended = Callable[[int], None]
 
 
@@ -19,8 +19,15 @@ class _Child(NamedTuple):
     ended: Ended
 
 
-class Children:
+class Starter(Protocol):
     """Starts programs and tells how it went, then how they ended; always in this order."""
+
+    def start(self, program: Program, started: Started, ended: Ended) -> object:
+        """See `Children.start`."""
+
+
+class Children:
+    """A `Starter` of children of this process."""
 
     def __init__(self, spawner: Spawner, selector: selectors.BaseSelector) -> None:
         self._spawner = spawner
@@ -33,7 +40,7 @@ class Children:
 
         Args:
             program: What to start.
-            started: Called with None when the program is about to run, or with why it is not.
+            started: Called with its process id, and None when the program is about to run, or why it is not.
             ended: Called with the wait status.
 
         Returns:
@@ -73,8 +80,8 @@ class Children:
         try:
             outcome(report)
         except Exception as error:  # noqa: BLE001  passed on
-            self._children[pid].started(error)
+            self._children[pid].started(pid, error)
         else:
-            self._children[pid].started(None)
+            self._children[pid].started(pid, None)
         finally:
             os.close(report)

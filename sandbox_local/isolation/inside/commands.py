@@ -9,11 +9,10 @@ from collections.abc import Callable
 from sandbox_local.isolation import syscalls
 from sandbox_local.isolation.inside import tags
 from sandbox_local.isolation.inside.children import Children
+from sandbox_local.isolation.inside.kill import Kill, signal_all
 from sandbox_local.isolation.inside.tags import Tag
 
 _ENDED_KEPT = 64
-_ROUNDS = 5
-"""So often a tree may grow while it is being killed, before everything is stopped so that it can't."""
 
 
 class _Command:
@@ -29,7 +28,7 @@ class Commands:
     def __init__(self, children: Children) -> None:
         self._children = children
         self._commands: dict[int, _Command] = {}
-        self._kills: list[_Kill] = []
+        self._kills: list[Kill] = []
         self._ended = 0
         self._ended_bound = _ENDED_KEPT
         self._frozen = False
@@ -59,7 +58,8 @@ class Commands:
         if command is None:
             done()
         else:
-            self._kills.append(_Kill(command.tag.name, self._children, done))
+            mark = command.tag.name
+            self._kills.append(Kill(mark, lambda: self._kill_marked(mark), done))
             self.pursue()
 
     def pursue(self) -> bool:
@@ -70,7 +70,17 @@ class Commands:
     def freeze(self, frozen: bool) -> None:
         """Stop or continue all processes of the box but this."""
         self._frozen = frozen
-        _signal_all(signal.SIGSTOP if frozen else signal.SIGCONT)
+        signal_all(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def _kill_marked(self, mark: str) -> set[int]:
+        # A child of this process that has not executed its program yet does not show its mark.
+        found = set(self._children.marked(mark))
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        for pid in tags.processes():
+            if mark in tags.names(pid) and _kill(pid, mark):
+                found.add(pid)
+        return found
 
     def _forget_dead(self) -> None:
         """Let go of the marks of commands of which nothing is alive."""
@@ -82,42 +92,6 @@ class Commands:
                 del self._commands[number]
                 self._ended -= 1
         self._ended_bound = max(_ENDED_KEPT, 2 * self._ended)
-
-
-class _Kill:
-    """A command that is being killed."""
-
-    def __init__(self, mark: str, children: Children, done: Callable[[], None]) -> None:
-        self.mark = mark
-        self._children = children
-        self._done = done
-        self._seen: set[int] = set()
-        self._rounds = 0
-
-    def step(self, frozen: bool) -> bool:
-        """Kill what there is; True if there was nothing any more."""
-        found = self._kill_found()
-        if found - self._seen:
-            self._seen |= found
-            self._rounds += 1
-            if self._rounds > _ROUNDS and not frozen:
-                _signal_all(signal.SIGSTOP)
-                self._kill_found()
-                _signal_all(signal.SIGCONT)
-        if found:
-            return False
-        self._done()
-        return True
-
-    def _kill_found(self) -> set[int]:
-        # A child of this process that has not executed its program yet does not show its mark.
-        found = set(self._children.marked(self.mark))
-        for pid in found:
-            os.kill(pid, signal.SIGKILL)
-        for pid in tags.processes():
-            if self.mark in tags.names(pid) and _kill(pid, self.mark):
-                found.add(pid)
-        return found
 
 
 def _kill(pid: int, mark: str) -> bool:
@@ -134,10 +108,3 @@ def _kill(pid: int, mark: str) -> bool:
         return False
     finally:
         os.close(fd)
-
-
-def _signal_all(signum: int) -> None:
-    try:
-        os.kill(-1, signum)
-    except ProcessLookupError:
-        pass  # this process is alone

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import posixpath
 import resource
 import signal
 import termios
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from sandbox_local.isolation import syscalls
+from sandbox_local.isolation import syscalls, users
 from sandbox_local.isolation.errors import MissingDirectory
 from sandbox_local.isolation.ids import Ids
 from sandbox_local.isolation.inside import seccomp
@@ -66,13 +67,7 @@ class Spawner:
         self._score = score
         self._one_id = ids.size == 1
         self._filter = seccomp.command_filter()
-        self._limits = [
-            _limit(resource.RLIMIT_CORE, _NO_CORE),
-            _limit(resource.RLIMIT_NOFILE, _OPEN_FILES),
-            _limit(resource.RLIMIT_NPROC, processes),
-        ]
-        if data_bytes:
-            self._limits.append(_limit(resource.RLIMIT_DATA, data_bytes))
+        self._limits = limits(processes, data_bytes)
 
     def start(self, program: Program) -> tuple[int, int]:
         """Fork, and let the child make its way to the program.
@@ -122,7 +117,7 @@ class Spawner:
             os.dup2(source, target)
         if program.terminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        syscalls.close_on_exec()
+        self._keep_streams_only()
         for kind, values in self._limits:
             resource.setrlimit(kind, values)
         program.tag.put_on()
@@ -134,13 +129,15 @@ class Spawner:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _NoDirectory(error.errno, error.strerror) from error
 
+    def _keep_streams_only(self) -> None:
+        """See to it that the program inherits standard input, output and error, and no more."""
+        syscalls.close_on_exec()
+
     def _assume(self, user: User) -> None:
         """Load the filter, then become the user: the first needs root."""
         if not self._one_id:
             syscalls.load_seccomp(self._filter)
-            os.setgroups(user.groups)
-            os.setresgid(user.gid, user.gid, user.gid)
-            os.setresuid(user.uid, user.uid, user.uid)
+            become(user)
             return
         if user.uid:
             # Outside this box there is but one id; a namespace more lets it look like this user's.
@@ -149,6 +146,25 @@ class Spawner:
             _write("/proc/self/uid_map", b"%d 0 1" % user.uid)
             _write("/proc/self/gid_map", b"%d 0 1" % user.gid)
         syscalls.load_seccomp(self._filter)
+
+
+def become(user: User) -> None:
+    """Let this process be a user."""
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+
+
+def place(user: str, envs: dict[str, str], cwd: str) -> tuple[User, dict[str, str], str]:
+    """Who a command runs as, with which variables, and where, as `base.Command` says it.
+
+    Raises:
+        UnknownUser: There is no such user.
+    """
+    who = users.find(user)
+    env = {"PATH": PATH, "HOME": who.home, "USER": who.name, "LOGNAME": who.name, **envs}
+    at_home = cwd == "~" or cwd.startswith("~/")
+    return who, env, posixpath.join(who.home, cwd[1:].lstrip("/") if at_home else cwd)
 
 
 def outcome(report: int) -> None:
@@ -165,6 +181,18 @@ def outcome(report: int) -> None:
     if told[:1] == _NO_DIRECTORY:
         raise MissingDirectory(os.strerror(number))
     raise OSError(number, os.strerror(number))
+
+
+def limits(processes: int, data_bytes: int) -> list[tuple[int, tuple[int, int]]]:
+    """The resource limits of every program; see `Spawner`."""
+    found = [
+        _limit(resource.RLIMIT_CORE, _NO_CORE),
+        _limit(resource.RLIMIT_NOFILE, _OPEN_FILES),
+        _limit(resource.RLIMIT_NPROC, processes),
+    ]
+    if data_bytes:
+        found.append(_limit(resource.RLIMIT_DATA, data_bytes))
+    return found
 
 
 class _NoDirectory(OSError):

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from sandbox_local.isolation import tree, users, wire
 from sandbox_local.isolation.errors import UnknownUser, describe
 from sandbox_local.isolation.ids import Ids
-from sandbox_local.isolation.inside import tags
-from sandbox_local.isolation.inside.children import Children
+from sandbox_local.isolation.inside.children import Starter
 from sandbox_local.isolation.inside.spawn import Program
 from sandbox_local.isolation.inside.stdio import close_all
+from sandbox_local.isolation.inside.tags import Tag
 
 _SOCKET = "/run/sandbox/sudo.sock"
 _HOME = "lib/sandbox"
@@ -52,9 +52,12 @@ sys.exit(sudo_shim.main("{_SOCKET}", sys.argv[1:]))
 class SudoService:
     """Starts commands for the shim, each as part of the command that asked."""
 
-    def __init__(self, selector: selectors.BaseSelector, children: Children) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector, children: Starter, tag_of: Callable[[int], Tag]
+    ) -> None:
         self._selector = selector
         self._children = children
+        self._tag_of = tag_of
         self._clients = 0
         self._listener = socket.socket(socket.AF_UNIX)
         os.mkdir(os.path.dirname(_SOCKET))
@@ -73,7 +76,7 @@ class SudoService:
         pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         if self._clients < _MOST_CLIENTS and _may(uid):
             self._clients += 1
-            _Client(sock, pid, self._selector, self._children, self._gone)
+            _Client(sock, pid, self._selector, self._children, self._tag_of, self._gone)
         else:
             sock.close()
 
@@ -89,15 +92,18 @@ class _Client:
         sock: socket.socket,
         peer: int,
         selector: selectors.BaseSelector,
-        children: Children,
+        children: Starter,
+        tag_of: Callable[[int], Tag],
         gone: Callable[[], None],
     ) -> None:
         self._sock = sock
         self._peer = peer
         self._selector = selector
         self._children = children
+        self._tag_of = tag_of
         self._gone = gone
         self._decoder = wire.Decoder(_MAX_REQUEST)
+        self._asked = False
         self._pid = 0  # while the command runs
         selector.register(sock, selectors.EVENT_READ, self._read)
 
@@ -115,7 +121,7 @@ class _Client:
         try:
             if message.get("op") == "signal":
                 self._signal(message["args"]["signum"])
-            elif not self._pid:
+            elif not self._asked:
                 self._run(fds, **message["args"])
         except Exception as error:  # noqa: BLE001  it may be anything that a hostile client sends
             self._send({"error": describe(error)})
@@ -139,18 +145,20 @@ class _Client:
         if len(stdio) != 3:
             raise ValueError("standard input, output and error are wanted, and no more")
         # The command is part of the one that asked: whatever ends that ends this.
-        tag = tags.of(self._peer)
+        tag = self._tag_of(self._peer)
         try:
             program = Program(argv, env, who, cwd, stdio, tag, terminal)
-            self._pid = self._children.start(program, self._started, self._ended)
+            self._children.start(program, self._started, self._ended)
+            self._asked = True
         finally:
             tag.close()
 
-    def _started(self, error: Exception | None) -> None:
+    def _started(self, pid: int, error: Exception | None) -> None:
+        self._pid = pid
         self._send({"ok": {}} if error is None else {"error": describe(error)})
 
     def _ended(self, status: int) -> None:
-        self._pid = 0
+        self._pid, self._asked = 0, False
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
         self._send({"event": "exit", "code": code, "signal": os.WTERMSIG(status)})
 
