@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "doctor",
         help="say what isolation this machine offers, and what to install or set for more",
-        description="Makes two sandboxes, looks around in them, and reports what holds and what does not. "
+        description="Makes sandboxes, looks around in them, and reports what holds and what does not. "
         f"Exits with 0 if sandboxes can be made and hold, and with {EXIT_NO_ISOLATION} if not.",
     )
     parser.add_argument("--json", action="store_true", help="for programs")

@@ -6,7 +6,7 @@ import asyncio
 import os
 
 from sandbox_local.config import Config
-from sandbox_local.doctor import inside, machine
+from sandbox_local.doctor import bounds, inside, machine
 from sandbox_local.doctor.report import Report, Section
 from sandbox_local.isolation.base import BoxSpec
 from sandbox_local.isolation.errors import IsolationError
@@ -39,7 +39,9 @@ async def examine() -> Report:
 async def _sections(backend: NamespaceBackend) -> list[Section]:
     limits = Config().limits
     one, two = [await backend.create(BoxSpec(name, limits=limits)) for name in ("doctor1", "doctor2")]
+    small = await backend.create(BoxSpec("doctor3", limits=bounds.SMALL))
     return [
-        *await inside.examine(one, two, limits.disk_bytes),
+        *await inside.examine(one, two),
+        await bounds.examine(small, backend.enforcement, limits),
         Section("More", [machine.gvisor(), machine.debootstrap()]),
     ]

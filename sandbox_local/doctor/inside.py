@@ -6,7 +6,6 @@ abstract socket. Each finding says what came of looking for it.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -14,9 +13,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sandbox_local.doctor.look import run
 from sandbox_local.doctor.machine import newuidmap
 from sandbox_local.doctor.report import Finding, Section, State
-from sandbox_local.isolation.base import Box, Command
+from sandbox_local.isolation.base import Box
 
 CANARY = "SANDBOX_DOCTOR_CANARY"
 """Variable that the server's environment must hold from before its start."""
@@ -53,7 +53,6 @@ interfaces=0
 while read -r line; do case $line in lo:*) ;; *:*) interfaces=$((interfaces + 1));; esac; done < /proc/net/dev
 echo "interfaces: $interfaces"
 (: > /usr/bin/.written) 2>/dev/null && { echo "system: written"; rm -f /usr/bin/.written; }
-echo "disk: $(df -B1 --output=size / 2>/dev/null | tail -1)"
 unshare -r true 2>/dev/null && echo "namespaces: made"
 """
 _SUDO_SCRIPT = r"""
@@ -69,13 +68,12 @@ class _Bait:
     port: int
 
 
-async def examine(one: Box, two: Box, disk_bytes: int) -> list[Section]:
+async def examine(one: Box, two: Box) -> list[Section]:
     """Look around in two sandboxes of the same server.
 
     Args:
         one: The one that is examined.
         two: Another, that must differ from it.
-        disk_bytes: Bound of the disk that they were made with.
 
     Raises:
         OSError: No command could be started in them.
@@ -84,16 +82,15 @@ async def examine(one: Box, two: Box, disk_bytes: int) -> list[Section]:
         seen = await _look(one, _SCRIPT, bait, "root")
         other = await _look(two, _SCRIPT, bait, "root")
         sudo = await _look(one, _SUDO_SCRIPT, bait, "user")
-    return findings({**seen, **sudo}, other, disk_bytes)
+    return findings({**seen, **sudo}, other)
 
 
-def findings(seen: dict[str, str], other: dict[str, str], disk_bytes: int) -> list[Section]:
+def findings(seen: dict[str, str], other: dict[str, str]) -> list[Section]:
     """What follows from what a sandbox said that it sees.
 
     Args:
         seen: By names, as the scripts print them.
         other: The same of another sandbox.
-        disk_bytes: Bound of the disk that they were made with.
     """
     apart = [
         _namespaces(seen),
@@ -108,7 +105,7 @@ def findings(seen: dict[str, str], other: dict[str, str], disk_bytes: int) -> li
     ]
     return [
         Section("Kept apart from the host", apart),
-        Section("Users and files", [_ids(seen, other), _sudo(seen), _system(seen), _disk(seen, disk_bytes)]),
+        Section("Users and files", [_ids(seen, other), _sudo(seen), _system(seen)]),
     ]
 
 
@@ -122,26 +119,9 @@ def _bait() -> Iterator[_Bait]:
 
 
 async def _look(box: Box, script: str, bait: _Bait, user: str) -> dict[str, str]:
-    argv = ["/bin/bash", "-c", script, "bash", bait.path, str(bait.port), CANARY]
-    process = await box.spawn(Command(argv, user))
-    assert process.stdout is not None
-    assert process.stderr is not None
-    output, _ = await asyncio.gather(_read(process.stdout), _read(process.stderr))
-    await process.exit
+    output = await run(box, script, user, bait.path, str(bait.port), CANARY)
     lines = (line.partition(": ") for line in output.splitlines())
     return {key: value.strip() for key, _, value in lines}
-
-
-async def _read(fd: int) -> str:
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0)
-    )
-    try:
-        return (await reader.read()).decode("utf-8", "replace")
-    finally:
-        transport.close()
 
 
 def _namespaces(seen: dict[str, str]) -> Finding:
@@ -231,13 +211,4 @@ def _system(seen: dict[str, str]) -> Finding:
         State.PARTLY,
         "read-only: packages can't be installed in /usr, but for one user or in a venv they can",
         "run the server as root on Linux 5.19 or later, or use a template",
-    )
-
-
-def _disk(seen: dict[str, str], wanted: int) -> Finding:
-    size = int(seen.get("disk") or _WITHOUT_BOUND)
-    if size > wanted:
-        return Finding("disk", State.FAILED, "what it writes has no bound")
-    return Finding(
-        "disk", State.ON, f"at most {size / (1 << 30):.1f} GiB, in memory; nothing on the host's disk"
     )

@@ -10,6 +10,7 @@ import sys
 from sandbox_local.isolation.base import BoxSpec, Limits
 from sandbox_local.isolation.errors import IsolationError
 from sandbox_local.isolation.launcher import Launcher
+from sandbox_local.isolation.limits.enforcement import Enforcement
 from sandbox_local.isolation.limits.groups import Groups
 from sandbox_local.isolation.making.wanted import Wanted
 from sandbox_local.isolation.namespace_box import NamespaceBox
@@ -51,6 +52,17 @@ class NamespaceBackend:
             await self.close()
             raise
 
+    @property
+    def enforcement(self) -> Enforcement:
+        """How the limits of boxes are enforced.
+
+        Raises:
+            IsolationError: It has not been started.
+        """
+        if self._groups is None:
+            raise IsolationError(_NOT_STARTED)
+        return self._groups.enforcement
+
     def check(self, limits: Limits) -> None:
         """See whether boxes with these limits can be made here; warns of what is not bounded as a whole.
 
@@ -60,7 +72,7 @@ class NamespaceBackend:
         if self._groups is None:
             raise IsolationError(_NOT_STARTED)
         self._groups.check(limits)
-        for shortfall in self._groups.enforcement.shortfalls:
+        for shortfall in self.enforcement.shortfalls:
             log.warning(
                 "%s of a whole sandbox has no bound here: %s; instead, %s. Remedy: %s",
                 shortfall.resource,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from sandbox_local.doctor import bounds
 from sandbox_local.doctor.inside import findings
 from sandbox_local.doctor.report import Finding, Report, Section, State
+from sandbox_local.isolation.limits.enforcement import Enforcement, Shortfall
 
-_DISK = 1 << 30
 _SOUND = {
     **{f"ns-{kind}": f"{kind}:[1]" for kind in ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")},
     "Seccomp": "2",
@@ -16,14 +17,13 @@ _SOUND = {
     "processes": "4",
     "descriptors": "0",
     "system": "written",
-    "disk": str(_DISK),
     "sudo": "0 /usr/bin/sudo",
 }
 _OTHER = {**_SOUND, "ids": "2000000 65536"}
 
 
 def states(seen: dict[str, str]) -> dict[str, State]:
-    return {each.title: each.state for part in findings(seen, _OTHER, _DISK) for each in part.findings}
+    return {each.title: each.state for part in findings(seen, _OTHER) for each in part.findings}
 
 
 def without(key: str) -> dict[str, str]:
@@ -53,8 +53,6 @@ def test_where_everything_holds_everything_is_on() -> None:
         ("capabilities", {**_SOUND, "CapBnd": "000001ffffffffff"}),
         ("capabilities", without("CapBnd")),
         ("sudo", {**_SOUND, "sudo": ""}),
-        ("disk", {**_SOUND, "disk": str(_DISK + 1)}),
-        ("disk", {**_SOUND, "disk": ""}),
     ],
 )
 def test_a_protection_that_does_not_hold_is_a_failure(
@@ -77,6 +75,28 @@ def test_a_protection_that_does_not_hold_is_a_failure(
 )
 def test_what_a_machine_gives_only_in_part_is_told(title: str, seen: dict[str, str]) -> None:
     assert states(seen)[title] is State.PARTLY
+
+
+_BOUNDS = {"memory": "much", "pids": "many", "cpu": "all"}
+_GROUPS = Enforcement("groups", dict.fromkeys(_BOUNDS, "a group"), [])
+_NONE = Enforcement("none", {}, [Shortfall(name, "less", "no groups", "get some") for name in _BOUNDS])
+
+
+def test_bounds_are_told_with_what_enforces_them_or_why_nothing_does() -> None:
+    for enforcement, state, words in ((_GROUPS, State.ON, "a group"), (_NONE, State.PARTLY, "no groups")):
+        found = bounds.findings(enforcement, _BOUNDS, hog="137")
+        assert [each.state for each in found] == [state] * 3
+        assert all(words in each.detail for each in found)
+    assert found[0].remedy == "get some"
+
+
+@pytest.mark.parametrize("enforcement", [_GROUPS, _NONE])
+@pytest.mark.parametrize("hog", ["0", ""])
+def test_memory_that_was_exceeded_is_a_failure_whatever_is_claimed(
+    enforcement: Enforcement, hog: str
+) -> None:
+    found = bounds.findings(enforcement, _BOUNDS, hog=hog)
+    assert [each.state is State.FAILED for each in found] == [True, False, False]
 
 
 def test_a_report_is_sound_only_if_nothing_failed() -> None:
