@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import time
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ MOST_KEYS = 10_000
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Entry:
-    """What a key was used for, and the id of the sandbox that came of it: the sandbox itself may end."""
+    """What a key was used for, and the id of the sandbox that came of it: the sandbox itself may end. There
+    may be many, so there is no more in it than that.
+    """
 
     at: float
-    request: bytes
-    sandbox_id: asyncio.Task[str]
+    request: bytes  # its SHA-256
+    sandbox_id: str | asyncio.Task[str]
 
 
 class Creations:
@@ -59,17 +62,20 @@ class Creations:
         if not _KEY.fullmatch(key):
             raise BadRequest("Idempotency-Key: must be 1 to 255 letters, digits, '-' or '_'")
         self._forget_old()
+        digest = hashlib.sha256(request).digest()
         entry = self._entries.get(key)
         if entry is None:
             making = asyncio.get_running_loop().create_task(_id_of(self._registry.create(plan)))
-            entry = self._entries[key] = _Entry(time.monotonic(), request, making)
-            making.add_done_callback(lambda made: self._forget_failed(key, made))
-        elif entry.request != request:
+            entry = self._entries[key] = _Entry(time.monotonic(), digest, making)
+            making.add_done_callback(lambda made: self._note(key, made))
+        elif entry.request != digest:
             raise Conflict(
                 "this Idempotency-Key was used for a create request with other parameters; "
                 "use one new key for each sandbox"
             )
-        sandbox_id = await asyncio.shield(entry.sandbox_id)
+        sandbox_id = entry.sandbox_id
+        if not isinstance(sandbox_id, str):
+            sandbox_id = await asyncio.shield(sandbox_id)
         sandbox = self._registry.find(sandbox_id)
         if sandbox is None:
             raise Conflict(
@@ -86,16 +92,21 @@ class Creations:
             task.add_done_callback(self._registry.discard)
             raise
 
-    def _forget_failed(self, key: str, made: asyncio.Task[str]) -> None:
-        failed = made.cancelled() or made.exception() is not None
+    def _note(self, key: str, made: asyncio.Task[str]) -> None:
+        """Keep the id of what was made; forget what failed."""
         entry = self._entries.get(key)
-        if failed and entry is not None and entry.sandbox_id is made:
+        if entry is None or entry.sandbox_id is not made:
+            return
+        if made.cancelled() or made.exception() is not None:
             del self._entries[key]
+        else:
+            entry.sandbox_id = made.result()
 
     def _forget_old(self) -> None:
         """Forget what is out of the window, and the oldest of too many; entries are in order of age."""
         horizon = time.monotonic() - WINDOW
-        for key, entry in list(self._entries.items()):
+        while self._entries:
+            key, entry = next(iter(self._entries.items()))
             if entry.at > horizon and len(self._entries) < MOST_KEYS:
                 break
             del self._entries[key]

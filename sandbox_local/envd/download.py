@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 from sandbox_local.envd import content
 from sandbox_local.envd.boxfiles import open_file
-from sandbox_local.envd.threads import run_to_end
 from sandbox_local.envd.upload import file_error
 from sandbox_local.http import FileSlice, HttpError, Request, Response
 from sandbox_local.isolation.base import Box, UnknownUser
+from sandbox_local.threads import run_to_end
 
 _PIECE = 256 << 10  # bytes packed at once
 

@@ -12,8 +12,8 @@ from sandbox_sync_rpc import filesystem_pb2 as pb
 
 from sandbox_local.envd.boxfiles import RpcFiles, ask, open_file
 from sandbox_local.envd.entries import entry_info
-from sandbox_local.envd.threads import run_to_end
 from sandbox_local.rpc import Code, Context, RpcError
+from sandbox_local.threads import run_to_end
 
 _MAX_LISTING = 80 << 20  # bytes taken of a listing; the worker bounds it too, but nobody trusts it
 

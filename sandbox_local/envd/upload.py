@@ -10,9 +10,9 @@ from typing import Any
 
 from sandbox_local.envd.boxfiles import ask, open_file
 from sandbox_local.envd.multipart import Multipart, MultipartError, parse_field
-from sandbox_local.envd.threads import run_to_end
-from sandbox_local.http import HttpError, Request, Response
+from sandbox_local.http import Body, HttpError, Request, Response
 from sandbox_local.isolation.base import Box, UnknownUser
+from sandbox_local.threads import run_to_end, write_all
 
 _PIECE = 256 << 10  # bytes written, or unpacked, at once
 _MAX_PARTS = 10_000
@@ -202,18 +202,15 @@ async def _unpack(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 async def _write(fd: int, content: AsyncIterator[bytes]) -> None:
     """Write a file off the event loop, a piece at a time."""
+    if isinstance(content, Body):
+        await content.save(fd)
+        return
     pieces: list[bytes] = []
     size = 0
     async for piece in content:
         pieces.append(piece)
         size += len(piece)
         if size >= _PIECE:
-            await run_to_end(_write_all, fd, pieces)
+            await run_to_end(write_all, fd, *pieces)
             pieces, size = [], 0
-    await run_to_end(_write_all, fd, pieces)
-
-
-def _write_all(fd: int, pieces: Sequence[bytes]) -> None:
-    rest = memoryview(b"".join(pieces))
-    while rest:
-        rest = rest[os.write(fd, rest) :]
+    await run_to_end(write_all, fd, *pieces)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from sandbox_local.http.errors import BodyTooLarge
+from sandbox_local.threads import run_to_end, write_all
 
 
 class Body(AsyncIterator[bytes]):
@@ -17,11 +18,14 @@ class Body(AsyncIterator[bytes]):
 
     Attributes:
         length: Length in bytes that the client announced, or None.
+        received: Bytes that have arrived.
         buffered: Bytes that have arrived and were not taken yet.
         complete: Whether the last byte has arrived.
         on_taken: Called with the number of bytes that the reader took, each time.
         on_wanted: Called once, when the reader first has to wait for bytes.
         on_complete: Called when the last byte has arrived.
+        on_save: Moves what has not arrived from the network straight to a descriptor, and ends the body; None
+            where the framing forbids that.
     """
 
     def __init__(self, length: int | None = None) -> None:
@@ -31,11 +35,13 @@ class Body(AsyncIterator[bytes]):
             length: Announced length in bytes, if any.
         """
         self.length = length
+        self.received = 0
         self.buffered = 0
         self.complete = False
         self.on_taken: Callable[[int], None] | None = None
         self.on_wanted: Callable[[], None] | None = None
         self.on_complete: Callable[[], None] | None = None
+        self.on_save: Callable[[int], Awaitable[None]] | None = None
         self._chunks: deque[bytes] = deque()
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -82,16 +88,36 @@ class Body(AsyncIterator[bytes]):
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def discard(self) -> None:
-        """Drop what waits here: nobody will read it."""
+    async def save(self, fd: int) -> None:
+        """Write to a file all that was not taken before, off the event loop.
+
+        Raises:
+            HttpError: The client broke the framing.
+            ClientGone: The client went away.
+            OSError: The file can't be written.
+        """
+        async for chunk in self:
+            await run_to_end(write_all, fd, chunk, *self.take())
+            if self.on_save is not None and not self.complete:
+                await self.on_save(fd)
+
+    def take(self) -> list[bytes]:
+        """Everything that waits here."""
+        chunks = list(self._chunks)
         self._chunks.clear()
         if self.buffered:
             self._took(self.buffered)
+        return chunks
+
+    def discard(self) -> None:
+        """Drop what waits here: nobody will read it."""
+        self.take()
 
     def feed(self, chunk: bytes) -> None:
         """Append bytes that arrived."""
         if chunk:
             self._chunks.append(chunk)
+            self.received += len(chunk)
             self.buffered += len(chunk)
             self._wake()
 

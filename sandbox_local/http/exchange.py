@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from email.utils import formatdate
 from typing import Any, Protocol, TypeVar
 
-from sandbox_local.http.errors import HttpError
+from sandbox_local.http.errors import ClientGone, HttpError
 from sandbox_local.http.message import FileSlice, Handler, Headers, Request, Response
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,17 @@ class Sink(Protocol):
 
 
 async def answer(handler: Handler, request: Request) -> Response:
-    """Run a handler; what it raises becomes an answer that tells nothing of the inside."""
+    """Run a handler; what it raises becomes an answer that tells nothing of the inside.
+
+    Raises:
+        ClientGone: There is nobody to answer.
+    """
     try:
         return await handler(request)
     except HttpError as error:
         return Response.error(error)
+    except ClientGone:
+        raise
     except Exception:
         log.exception("%s %s failed", request.method, request.raw_path)
         return Response.error(HttpError(500, "internal error"))

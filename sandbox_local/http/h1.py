@@ -16,6 +16,7 @@ from sandbox_local.http.h1_parser import RequestParser
 from sandbox_local.http.limits import Limits
 from sandbox_local.http.link import Link
 from sandbox_local.http.message import ByteStream, FileSlice, Handler, Headers, Request, Response, Tunnel
+from sandbox_local.threads import run_to_end, write_all
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class H1:
         self._waiting: deque[_Exchange] = deque()
         self._task: asyncio.Task[None] | None = None
         self._tunnel: Body | None = None  # where the bytes go after an upgrade
+        self._saving = False  # the bytes go past the parser, to a file
         self._stopping = False  # the answer being made is the last
         self._deaf = False  # whatever else the client sends is swallowed
         self._over = False  # the last answer is sent
@@ -104,6 +106,8 @@ class H1:
     def _accept(self, request: Request, keep_alive: bool) -> None:
         request.peer = self._link.peer
         request.body.on_taken = lambda _: self._regulate()
+        if request.body.length:
+            request.body.on_save = lambda fd: self._save(request.body, fd)
         expect = request.headers.get("expect")
         if expect is not None:
             if expect.lower() != "100-continue":
@@ -251,10 +255,25 @@ class H1:
         """Read from the network only what there is room for."""
         body = self._tunnel or self._parser.body
         full = body is not None and body.buffered >= self._limits.body_buffer
-        if (full or self._waiting or self._parser.held) and not self._deaf:
+        if (full or self._saving or self._waiting or self._parser.held) and not self._deaf:
             self._link.pause_reading()
         else:
             self._link.resume_reading()
+
+    async def _save(self, body: Body, fd: int) -> None:
+        """Move the rest of a body to a file, past the parser. Should that fail, no more is read: nobody knows
+        any longer where the next request begins.
+        """
+        if self._parser.held is not None:
+            return  # the bytes are with the parser already
+        assert body.length is not None
+        self._saving = True
+        self._regulate()
+        await run_to_end(write_all, fd, *body.take())
+        await self._link.receive_file(fd, body.length - body.received)
+        self._parser.skip_body()
+        self._saving = False
+        self._regulate()
 
     def _arm(self) -> None:
         """Set the deadline that fits what the connection is waiting for."""

@@ -84,6 +84,12 @@ class RequestParser:
             self._own_head = False
         return memoryview(held)
 
+    def skip_body(self) -> None:
+        """The rest of the body was taken from the network past this parser; a request comes next."""
+        assert self.body is not None
+        self._parser = httptools.HttpRequestParser(self)
+        self.body.end()
+
     def on_message_begin(self) -> None:
         if self._own_head:
             return

@@ -7,15 +7,17 @@ import logging
 import os
 import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
 from sandbox_local.http.errors import ClientGone
 from sandbox_local.http.message import FileSlice
+from sandbox_local.threads import run_to_end, write_all
 
 log = logging.getLogger(__name__)
 
-_SENDFILE_STEP = 4 << 20
+_FILE_STEP = 4 << 20  # bytes of a file moved before others get their turn
+_RECEIVE_BUFFER = 256 << 10
 _KEEPALIVE_SECONDS = 60
 
 
@@ -167,14 +169,15 @@ class Link(asyncio.BufferedProtocol):
             await self.drain()
         finally:
             self._transport.set_write_buffer_limits(self._write_buffer)
+        loop = asyncio.get_running_loop()
         out = os.dup(self._socket.fileno())  # the loop lets nobody else wait for a transport's own descriptor
         try:
             offset, end = file.offset, file.offset + file.length
             while offset < end:
                 try:
-                    sent = os.sendfile(out, file.fd, offset, min(end - offset, _SENDFILE_STEP))
+                    sent = os.sendfile(out, file.fd, offset, min(end - offset, _FILE_STEP))
                 except BlockingIOError:
-                    await _until_writable(out)
+                    await _until(loop.add_writer, loop.remove_writer, out)
                     continue
                 except (BrokenPipeError, ConnectionResetError):
                     raise ClientGone(self.peer) from None
@@ -184,6 +187,25 @@ class Link(asyncio.BufferedProtocol):
                 await asyncio.sleep(0)
         finally:
             os.close(out)
+
+    async def receive_file(self, fd: int, length: int) -> None:
+        """Move bytes from the socket to a file in threads, past the codec; reading must be paused.
+
+        Raises:
+            ClientGone: The connection ended before.
+            OSError: The file can't be written.
+        """
+        loop = asyncio.get_running_loop()
+        buffer = memoryview(bytearray(min(length, _RECEIVE_BUFFER)))
+        with self._socket.dup() as source:
+            while length:
+                try:
+                    moved = await run_to_end(_move, source, fd, buffer, min(length, _FILE_STEP))
+                except (EOFError, ConnectionError):
+                    raise ClientGone(self.peer) from None
+                length -= moved
+                if not moved:
+                    await _until(loop.add_reader, loop.remove_reader, source.fileno())
 
     def pause_reading(self) -> None:
         """Leave what the client sends in the network."""
@@ -231,11 +253,30 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _until_writable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    writable = loop.create_future()
-    loop.add_writer(fd, _settle, writable)
+async def _until(add: Callable[..., None], remove: Callable[[int], object], fd: int) -> None:
+    """Wait until a descriptor is readable or writable, by the methods of the loop that tell it."""
+    ready = asyncio.get_running_loop().create_future()
+    add(fd, _settle, ready)
     try:
-        await writable
+        await ready
     finally:
-        loop.remove_writer(fd)
+        remove(fd)
+
+
+def _move(source: socket.socket, fd: int, buffer: memoryview, most: int) -> int:
+    """Move what has arrived from a non-blocking socket to a file; returns how many bytes that were.
+
+    Raises:
+        EOFError: The socket's other side will send no more.
+    """
+    moved = 0
+    while moved < most:
+        try:
+            count = source.recv_into(buffer[: most - moved])
+        except BlockingIOError:
+            break
+        if not count:
+            raise EOFError
+        write_all(fd, buffer[:count])
+        moved += count
+    return moved

@@ -419,19 +419,17 @@ def test_of_metadata_sent_twice_the_first_counts(server: EnvdServer) -> None:
 # -- failure on the way
 
 
-def test_a_full_disk_is_507(http_: requests.Session, server: EnvdServer) -> None:
-    """A limit of the server's own file sizes stands in for a full disk; the live tests fill a real one."""
-    from sandbox_local.envd import upload
+def test_a_full_disk_is_507(
+    http_: requests.Session, server: EnvdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that fails stands in for a full disk; the live tests fill a real one."""
 
-    def full(fd: int, pieces: Any) -> None:
+    def full(fd: int, *pieces: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    original, upload._write_all = upload._write_all, full
-    try:
-        headers = {"content-type": "application/octet-stream"}
-        response = http_.post(f"{server.url}/files?path=f", data=b"x" * 1_000_000, headers=headers)
-    finally:
-        upload._write_all = original
+    monkeypatch.setattr("sandbox_local.http.body.write_all", full)
+    headers = {"content-type": "application/octet-stream"}
+    response = http_.post(f"{server.url}/files?path=f", data=b"x" * 1_000_000, headers=headers)
     assert error(response) == (507, "not enough disk space available")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from sandbox_local.http import FileSlice, Limits, Request, Response, listen
+from sandbox_local.http import FileSlice, HttpError, Limits, Request, Response, listen
 from tests.unit.engine_testbed import LOOPS, WAIT, Running, serving
 from tests.unit.http2_client import Http2
 
@@ -95,6 +95,20 @@ class Site:
         """Takes one piece of the body and then no more."""
         self.consumed = len(await anext(request.body))
         return await self.wait(request)
+
+    async def save(self, request: Request) -> Response:
+        """Stores the body in a file."""
+        self.consumed = len(await anext(request.body)) if request.parameter("first") else 0
+        fd = os.open(request.parameter("to") or self.file, os.O_WRONLY)
+        try:
+            self.events.put("saving")
+            await request.body.save(fd)
+        except OSError as error:
+            raise HttpError(507, error.strerror or "") from None
+        finally:
+            os.close(fd)
+            self.events.put("saved")
+        return Response(200, {}, b"%d" % self.consumed)
 
     async def download(self, request: Request) -> Response:
         fd = os.open(self.file, os.O_RDONLY)
@@ -273,6 +287,65 @@ def test_large_uploads_arrive_whole(server: Running) -> None:
         assert http2.upload(stream, 30_000_000) == 30_000_000
         http2.end(stream)
         assert http2.answer(stream).body == b"30000000"
+
+
+def save(rest: bytes, query: bytes = b"") -> bytes:
+    return b"POST /save%b HTTP/1.1\r\nHost: h\r\n%b" % (query, rest)
+
+
+@pytest.mark.parametrize("size", [1, 5 << 20])
+@pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
+def test_body_is_saved_whole_and_the_next_request_answered(
+    server: Running, site: Site, size: int, expect: bytes
+) -> None:
+    body = os.urandom(size)
+    with server.connect() as wire:
+        for _ in range(2):
+            site.file.write_bytes(b"")
+            wire.send(save(b"Content-Length: %d\r\n%b\r\n" % (size, expect)))
+            if expect:
+                assert wire.answer().status == 100
+            wire.send(body + get("/hello"))  # what follows the body is no part of it
+            assert wire.answer().body == b"0"
+            assert wire.answer().body == b"hello"
+            assert site.file.read_bytes() == body
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_rest_of_a_body_is_saved_however_it_is_framed(server: Running, site: Site, chunked: bool) -> None:
+    body = os.urandom(5 << 20)
+    site.file.write_bytes(b"")
+    framed = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    if chunked:
+        framed = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    with server.connect() as wire:
+        answer = wire.ask(save(framed, b"?first=1"))
+        assert site.file.read_bytes() == body[int(answer.body) :]
+        assert 0 < int(answer.body) < len(body)
+        assert wire.ask(get("/hello")).body == b"hello"
+
+
+def test_body_that_cannot_be_saved_is_answered_and_the_connection_closed(server: Running) -> None:
+    with server.connect() as wire:
+        answer = wire.ask(save(b"Content-Length: 10000000\r\n\r\n" + bytes(1000), b"?to=/dev/full"))
+        assert (answer.status, answer.headers["connection"]) == (507, "close")
+        assert wire.rest() == b""
+
+
+@pytest.mark.parametrize("linger", [b"\0\0\0\0\0\0\0\0", b"\1\0\0\0\0\0\0\0"], ids=["closes", "resets"])
+def test_client_that_vanishes_while_its_body_is_saved_ends_that_quietly(
+    server: Running, site: Site, linger: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.file.write_bytes(b"")
+    with server.connect() as wire:
+        wire.send(save(b"Content-Length: 10000000\r\n\r\n" + bytes(1_000_000)))
+        assert site.happened() == "saving"
+        assert eventually(lambda: site.file.stat().st_size == 1_000_000)
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    assert site.happened() == "saved"
+    assert eventually(lambda: not is_open(site.file))
+    server.settle()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 3 << 20), (5, 100), (1 << 20, 1 << 20), (7, 0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -27,3 +28,11 @@ async def run_to_end(function: Callable[..., _T], *arguments: Any) -> _T:
                 continue
         running.exception()  # nobody else will ask for it
         raise
+
+
+def write_all(fd: int, *pieces: bytes | memoryview) -> None:
+    """Write pieces to a blocking descriptor, for `run_to_end`."""
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(fd, rest) :]

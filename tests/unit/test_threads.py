@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sandbox_local.envd.threads import run_to_end
+from sandbox_local.threads import run_to_end
 
 
 def test_results_and_errors_come_back() -> None:

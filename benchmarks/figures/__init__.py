@@ -1,0 +1,1 @@
+"""What `server.py` measures, one subject to a module."""
