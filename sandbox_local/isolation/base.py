@@ -231,6 +231,18 @@ class Box(Protocol):
     def usage(self) -> Usage:
         """What it uses, as far as the kernel keeps account of it for the box as a whole."""
 
+    async def egress(self) -> tuple[socket.socket, socket.socket]:
+        """Turn what goes out of the box towards the caller; once in its life, before anything runs in it.
+
+        Returns:
+            A listening socket, on whose connections SO_ORIGINAL_DST tells whom each was for, and a datagram
+            socket, which gets the questions of DNS. Both are non-blocking and belong to the caller.
+
+        Raises:
+            IsolationError: This machine can't do that; the message names the cause and the remedy.
+            BoxGone: The box has ended.
+        """
+
     async def freeze(self) -> None:
         """Stop every process of the box where it stands, `files` included.
 

@@ -162,6 +162,27 @@ class NamespaceBox:
         loop.remove_writer(sock.fileno())
         return sock
 
+    async def egress(self) -> tuple[socket.socket, socket.socket]:
+        """See `base.Box`."""
+        try:
+            _, fds = await self._agent.call("egress", {})
+        except OSError as error:
+            raise IsolationError(
+                f"sandbox {self.box_id} can't be given a network: {error.strerror or error}. It needs Linux "
+                "with nf_tables, its NAT and connection tracking (CONFIG_NF_TABLES_IPV4, CONFIG_NFT_NAT, "
+                "CONFIG_NF_CONNTRACK); as root, `modprobe -a nf_tables nft_chain_nat nft_nat nf_conntrack` "
+                "loads them where they are modules. Or start the server without a network for its sandboxes"
+            ) from error
+        listener = self._socket(fds[:1])
+        try:
+            questions = self._socket(fds[1:])
+        except BaseException:
+            listener.close()
+            raise
+        for sock in (listener, questions):
+            sock.setblocking(False)
+        return listener, questions
+
     async def freeze(self) -> None:
         """See `base.Box`."""
         await self._agent.call("freeze", {"frozen": True})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 
 from sandbox_local.isolation.errors import describe
-from sandbox_local.isolation.inside import services, spawn, tags
+from sandbox_local.isolation.inside import egress, services, spawn, tags
 from sandbox_local.isolation.inside.children import Children
 from sandbox_local.isolation.inside.commands import Commands
 from sandbox_local.isolation.inside.loop import Answer, Loop, exit_event
@@ -30,6 +30,7 @@ class Agent(Loop):
         self._devices = Devices()
         self._operations = {
             "connect": self._connect,
+            "egress": self._egress,
             "files": self._files,
             "freeze": self._freeze,
             "kill_tree": self._kill_tree,
@@ -95,6 +96,9 @@ class Agent(Loop):
 
     def _connect(self, _: int, *, host: str, port: int) -> Answer:
         return {}, [services.connect(host, port)]
+
+    def _egress(self, _: int) -> Answer:
+        return {}, [sock.detach() for sock in egress.open_way()]
 
     def _files(self, _: int) -> Answer:
         tags.new().close()  # the worker is part of no command
