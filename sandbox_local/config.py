@@ -30,6 +30,7 @@ class Config:
         idle_exit: Seconds without a sandbox and without a request after which the server ends by itself.
         lifeline: Descriptor whose end of file ends the server: the process that started it has died.
         limits: What each sandbox may use.
+        internet: Whether sandboxes have a network.
     """
 
     host: str = "127.0.0.1"
@@ -40,3 +41,4 @@ class Config:
     idle_exit: float | None = None
     lifeline: int | None = None
     limits: Limits = field(default_factory=Limits)
+    internet: bool = False

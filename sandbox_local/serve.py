@@ -17,6 +17,7 @@ from sandbox_local.app import App
 from sandbox_local.config import MOST_SANDBOXES, Config
 from sandbox_local.control.api import ControlPlane
 from sandbox_local.control.registry import Registry, Sandbox, Service
+from sandbox_local.egress.gateway import Egress
 from sandbox_local.envd.service import Envd
 from sandbox_local.http import Server, listen
 from sandbox_local.isolation.namespaces import NamespaceBackend
@@ -74,7 +75,10 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
         await backend.start()
         backend.check(config.limits)
         _allow_many_descriptors()
-        registry = Registry(backend, MOST_SANDBOXES, config.limits)
+        egress = Egress(port) if config.internet else None
+        if egress is not None:
+            await egress.prove(backend)
+        registry = Registry(backend, MOST_SANDBOXES, config.limits, egress)
         # Names under "localhost" lead to this machine, so PORT-ID.localhost reaches a sandbox's port from it.
         domain = f"localhost:{port}" if address.is_loopback else None
         app = App(ControlPlane(registry, config.api_key, domain), SandboxPlane(registry, _make_envd))

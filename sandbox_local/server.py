@@ -42,6 +42,7 @@ class LocalServer:
         disk: What it may write to files, likewise. By default half of its memory, but no more than 4 GiB.
         processes: How many processes its commands may have at once, threads included.
         cpus: The time of how many processors it may use; of all by default.
+        internet: Whether sandboxes have a network, as their rules allow it.
 
     Example:
         >>> with LocalServer() as server:
@@ -57,10 +58,12 @@ class LocalServer:
         disk: int | str | None = None,
         processes: int | None = None,
         cpus: float | None = None,
+        internet: bool = False,
     ) -> None:
         self._host = host
         self._port = port
         self._limits = {"memory": memory, "disk": disk, "processes": processes, "cpus": cpus}
+        self._internet = internet
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,6 +143,8 @@ class LocalServer:
         command = [sys.executable, "-m", "sandbox_local", "serve", "--print-env"]
         command += ["--host", self._host, "--port", str(self._port), "--lifeline", str(child_end)]
         command += [f"--{name}={value}" for name, value in self._limits.items() if value is not None]
+        if self._internet:
+            command.append("--internet")
         try:
             self._process = subprocess.Popen(
                 command,

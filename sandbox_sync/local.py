@@ -31,6 +31,10 @@ _STATE = "server.json"
 _LOCK = "server.lock"
 _LOG = "server.log"
 
+# The variable that asks for a server whose sandboxes have a network. It is a server of its own: neither do
+# sandboxes get a network that nobody asked for, nor have those none that need it.
+_INTERNET = "SANDBOX_LOCAL_INTERNET"
+
 # The server outlives the program that happens to start it, so it gets none of its secrets.
 _VARIABLES = {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"}
 _VARIABLE_PREFIXES = ("LC_", "XDG_", "PYTHON", "SANDBOX_LOCAL_")
@@ -73,22 +77,32 @@ def endpoint() -> LocalEndpoint:
             f"The local sandbox server needs Linux, and this is {sys.platform}; "
             "use a remote service (set E2B_API_KEY)"
         )
-    directory = _directory()
+    internet = _wants_internet()
+    directory = _directory("sandbox-sync-internet" if internet else "sandbox-sync")
     running = _running(directory)
     if running is not None:
         return running
     deadline = Deadline.after(START_SECONDS)
     with _lock(directory, deadline):
-        return _running(directory) or _start(directory, deadline)
+        return _running(directory) or _start(directory, deadline, internet)
 
 
-def _directory() -> Path:
+def _wants_internet() -> bool:
+    value = os.environ.get(_INTERNET, "")
+    if value not in ("", "0", "1"):
+        raise SandboxException(
+            f"{_INTERNET} is {value!r}; it takes 1, for sandboxes with a network, or 0, for such without"
+        )
+    return value == "1"
+
+
+def _directory(name: str) -> Path:
     uid = os.getuid()
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isdir(runtime) and os.stat(runtime).st_uid == uid:
-        path = Path(runtime, "sandbox-sync")
+        path = Path(runtime, name)
     else:
-        path = Path(tempfile.gettempdir(), f"sandbox-sync-{uid}")
+        path = Path(tempfile.gettempdir(), f"{name}-{uid}")
     try:
         try:
             path.mkdir(mode=0o700)
@@ -182,8 +196,8 @@ def _lock(directory: Path, deadline: Deadline) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _start(directory: Path, deadline: Deadline) -> LocalEndpoint:
-    pid = _spawn(directory)
+def _start(directory: Path, deadline: Deadline, internet: bool) -> LocalEndpoint:
+    pid = _spawn(directory, internet)
     probes: list[_Probe] = []
     while True:
         ended = not _is_alive(pid)
@@ -197,13 +211,15 @@ def _start(directory: Path, deadline: Deadline) -> LocalEndpoint:
         time.sleep(_POLL_SECONDS)
 
 
-def _spawn(directory: Path) -> int:
+def _spawn(directory: Path, internet: bool) -> int:
     """Start a server in a session of its own, with nothing of this process's but its output file."""
     python = sys.executable
     if "python" not in os.path.basename(python or ""):  # inside uWSGI and the like it names their program
         python = os.path.join(sys.exec_prefix, "bin", "python3")
     serve = [python, "-m", "sandbox_local", "serve", "--port", "0"]
     serve += ["--idle-exit", str(IDLE_EXIT_SECONDS), "--state-file", str(directory / _STATE)]
+    if internet:
+        serve.append("--internet")
     environment = {
         name: value
         for name, value in os.environ.items()

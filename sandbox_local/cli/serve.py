@@ -55,6 +55,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--idle-exit", type=float, metavar="SECONDS", help="end after so long without a sandbox and a request"
     )
+    parser.add_argument(
+        "--internet", action="store_true", help="give sandboxes a network, as their rules allow it"
+    )
     parser.add_argument("--lifeline", type=int, metavar="FD", help="end when this descriptor does")
     limits = parser.add_argument_group("what each sandbox may use")
     limits.add_argument("--memory", type=size, metavar="SIZE", help=_MEMORY)
@@ -91,6 +94,7 @@ def _run(options: argparse.Namespace) -> int:
         idle_exit=options.idle_exit,
         lifeline=options.lifeline,
         limits=limits,
+        internet=options.internet,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     from sandbox_local.serve import serve  # not for --help, nor before the logging is set up
@@ -101,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         _run_loop(serve(config, print_env if config.print_env else lambda url: None))
     except IsolationError as error:
-        print(f"sandboxes can't be isolated on this machine: {error}", file=sys.stderr)
+        print(f"sandboxes can't be made on this machine as asked for: {error}", file=sys.stderr)
         return EXIT_NO_ISOLATION
     except (StateFileHeld, OSError) as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""REST operations that change a sandbox: create, connect, pause, kill, and how long it lives."""
+"""REST operations that change a sandbox: create, connect, pause, kill, how long it lives, what it reaches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from sandbox_sync_rest.models.connect_sandbox_v2 import ConnectSandboxV2
 from sandbox_sync_rest.models.new_sandbox import NewSandbox
 from sandbox_sync_rest.models.new_sandbox_v2 import NewSandboxV2
 from sandbox_sync_rest.models.resumed_sandbox import ResumedSandbox
+from sandbox_sync_rest.models.sandbox_network_update_config import SandboxNetworkUpdateConfig
 from sandbox_sync_rest.models.sandbox_pause_request import SandboxPauseRequest
 from sandbox_sync_rest.models.sandbox_refresh_request import SandboxRefreshRequest
 from sandbox_sync_rest.models.sandbox_timeout_request import SandboxTimeoutRequest
 
 from sandbox_local.control import wire
 from sandbox_local.control.creations import Creations
+from sandbox_local.control.network import policy_of_update
 from sandbox_local.control.registry import Registry
 from sandbox_local.control.routing import Route
 from sandbox_local.http import Request, Response
@@ -48,6 +50,7 @@ class Lifecycle:
             Route("POST", "/sandboxes/{sandboxID}/pause", self._pause),
             Route("POST", "/sandboxes/{sandboxID}/timeout", self._set_timeout),
             Route("POST", "/sandboxes/{sandboxID}/refreshes", self._refresh),
+            Route("PUT", "/sandboxes/{sandboxID}/network", self._set_network),
             Route("DELETE", "/sandboxes/{sandboxID}", self._kill),
         ]
 
@@ -60,7 +63,9 @@ class Lifecycle:
     async def _create(self, request: Request, body: NewSandbox | NewSandboxV2) -> Response:
         fingerprint = json.dumps([request.path, body.to_wire()], sort_keys=True).encode()
         sandbox = await self._creations.create(
-            wire.plan(body), hashlib.sha256(fingerprint).digest(), request.headers.get("idempotency-key")
+            wire.plan(body, internet=self._registry.internet),
+            hashlib.sha256(fingerprint).digest(),
+            request.headers.get("idempotency-key"),
         )
         return wire.answer(201, wire.access(sandbox, self._domain))
 
@@ -97,6 +102,12 @@ class Lifecycle:
         body = await wire.read(request, SandboxRefreshRequest)
         seconds = max(body.duration or 0, _REFRESH_SECONDS)
         self._registry.extend(wire.sandbox_id(parameters["sandboxID"]), seconds)
+        return Response(204)
+
+    async def _set_network(self, request: Request, parameters: dict[str, str]) -> Response:
+        body = await wire.read(request, SandboxNetworkUpdateConfig)
+        policy = policy_of_update(body, internet=self._registry.internet)
+        self._registry.set_policy(wire.sandbox_id(parameters["sandboxID"]), policy)
         return Response(204)
 
     async def _kill(self, request: Request, parameters: dict[str, str]) -> Response:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from sandbox_local.control.errors import BadRequest
 from sandbox_local.control.templates import BASE, Template
+from sandbox_local.egress.policy import Policy
 
 # What the wire's int32 can say; one machine has no other bound on how long a sandbox may live.
 LONGEST = 2**31 - 1
@@ -20,6 +21,7 @@ class Plan:
         template: What it starts from.
         secure: Whether envd asks for an access token.
         public_traffic: Whether its ports are open to requests without a traffic token.
+        policy: What it may reach, where sandboxes have a network.
         auto_pause: Whether it is paused, not killed, when its time is over.
         auto_resume: Whether a request to a paused sandbox resumes it.
         metadata: The user's own labels.
@@ -30,6 +32,7 @@ class Plan:
     template: Template = BASE
     secure: bool = True
     public_traffic: bool = True
+    policy: Policy = field(default_factory=Policy)
     auto_pause: bool = False
     auto_resume: bool = False
     metadata: dict[str, str] = field(default_factory=dict)

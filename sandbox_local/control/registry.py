@@ -20,6 +20,8 @@ from typing import Any, Protocol, TypeVar
 from sandbox_local.control.errors import Conflict, SandboxNotFound
 from sandbox_local.control.events import EventLog
 from sandbox_local.control.plan import Plan
+from sandbox_local.egress.gateway import Egress, Gateway
+from sandbox_local.egress.policy import Policy
 from sandbox_local.envd.metrics import Metrics
 from sandbox_local.http import HttpError, Request, Response
 from sandbox_local.isolation.base import Backend, Box, BoxGone, BoxSpec, IsolationError, Limits
@@ -63,6 +65,7 @@ class Sandbox:
         state: Running or paused.
         envd_access_token: What requests to envd must carry, or None when it is not secured.
         traffic_access_token: What requests to its ports must carry, or None when they are open.
+        gateway: Its way out, or None where sandboxes have no network.
         events: What happened to it.
         envd: Its envd, once something asked for it.
     """
@@ -77,6 +80,7 @@ class Sandbox:
     state: State = State.RUNNING
     envd_access_token: str | None = field(default=None, repr=False)
     traffic_access_token: str | None = field(default=None, repr=False)
+    gateway: Gateway | None = field(default=None, repr=False)
     events: EventLog = field(default_factory=EventLog, repr=False)
     envd: Service | None = field(default=None, repr=False)
     _timer: asyncio.TimerHandle | None = field(default=None, repr=False)
@@ -96,15 +100,19 @@ class Registry:
         backend: Makes the boxes; started and closed by the caller.
         most: How many sandboxes may live at once.
         limits: What each may use.
+        egress: Gives them a network, or None if they are to have none.
 
     Attributes:
+        internet: Whether they have a network.
         last_end: When a sandbox last ended, by the clock of the event loop.
     """
 
-    def __init__(self, backend: Backend, most: int, limits: Limits) -> None:
+    def __init__(self, backend: Backend, most: int, limits: Limits, egress: Egress | None = None) -> None:
         self._backend = backend
         self._most = most
         self._limits = limits
+        self._egress = egress
+        self.internet = egress is not None
         self._sandboxes: dict[str, Sandbox] = {}
         self._starting = 0
         self.last_end = asyncio.get_running_loop().time()
@@ -154,8 +162,8 @@ class Registry:
     async def _create(self, plan: Plan) -> Sandbox:
         sandbox_id = "i" + "".join(secrets.choice(_ID_LETTERS) for _ in range(20))
         try:
-            box = await self._backend.create(BoxSpec(box_id=sandbox_id, limits=self._limits))
-        except IsolationError as error:
+            box, gateway = await self._make(sandbox_id, plan)
+        except (IsolationError, BoxGone) as error:
             raise HttpError(500, f"this machine makes no more sandboxes: {error}") from error
         except OSError as error:
             log.exception("no sandbox could be made")
@@ -173,12 +181,23 @@ class Registry:
             end_at=now,
             envd_access_token=secrets.token_hex(32) if plan.secure else None,
             traffic_access_token=None if plan.public_traffic else secrets.token_hex(32),
+            gateway=gateway,
         )
         self._sandboxes[sandbox_id] = sandbox
         self._end_in(sandbox, plan.timeout)
         sandbox.events.add("sandbox created", template=plan.template.alias, timeout=str(plan.timeout))
         box.ended.add_done_callback(lambda ended: self._end(sandbox, f"its box ended: {_reason(ended)}"))
         return sandbox
+
+    async def _make(self, sandbox_id: str, plan: Plan) -> tuple[Box, Gateway | None]:
+        box = await self._backend.create(BoxSpec(box_id=sandbox_id, limits=self._limits))
+        if self._egress is None:
+            return box, None
+        try:
+            return box, await self._egress.open(box, plan.policy)
+        except BaseException:
+            await box.close()
+            raise
 
     async def kill(self, sandbox_id: str) -> None:
         """End a sandbox; returns when nothing of it is left.
@@ -220,10 +239,29 @@ class Registry:
                 await sandbox.envd.close()
         finally:
             try:
+                if sandbox.gateway is not None:
+                    await sandbox.gateway.close()
                 await sandbox.box.close()
             finally:
                 del self._sandboxes[sandbox.sandbox_id]
                 self.last_end = asyncio.get_running_loop().time()
+
+    # Network
+
+    def set_policy(self, sandbox_id: str, policy: Policy) -> None:
+        """Replace the rules of what a running sandbox may reach.
+
+        Raises:
+            SandboxNotFound: There is none.
+            Conflict: It is paused, or has no network.
+        """
+        sandbox = self.get(sandbox_id)
+        if sandbox.state is not State.RUNNING:
+            raise Conflict(f"sandbox {sandbox_id} is paused; connect to it first")
+        if sandbox.gateway is None:
+            raise Conflict(f"sandbox {sandbox_id} has no network")
+        sandbox.gateway.apply(policy)
+        sandbox.events.add("network rules replaced")
 
     # Time
 

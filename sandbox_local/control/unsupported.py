@@ -11,9 +11,6 @@ _SNAPSHOTS = (
     "memory of its machine alone"
 )
 _FORK = "forking a sandbox needs a copy of its memory, which this local server can't make"
-_NETWORK = (
-    "network rules need a firewall around the sandbox; sandboxes of this local server have no network to rule"
-)
 _TEMPLATES = (
     "templates can't be built or changed on this local server; its sandboxes start from the 'base' template"
 )
@@ -24,7 +21,6 @@ _REASONS = (
     ("POST", "/sandboxes/{sandboxID}/snapshots", _SNAPSHOTS),
     ("GET", "/snapshots", _SNAPSHOTS),
     ("POST", "/sandboxes/{sandboxID}/fork", _FORK),
-    ("PUT", "/sandboxes/{sandboxID}/network", _NETWORK),
     ("GET", "/default-templates", _TEMPLATES),
     ("POST", "/v3/templates", _TEMPLATES),
     ("GET", "/v2/templates", _TEMPLATES),

@@ -17,6 +17,7 @@ from sandbox_sync_rest.models.sandbox_network_config import SandboxNetworkConfig
 from sandbox_sync_rest.types import Model
 
 from sandbox_local.control.errors import BadRequest, Unsupported
+from sandbox_local.control.network import policy_of
 from sandbox_local.control.plan import Plan
 from sandbox_local.control.registry import Sandbox, State
 from sandbox_local.control.templates import resolve
@@ -69,8 +70,12 @@ def sandbox_id(text: str) -> str:
     return match[1]
 
 
-def plan(body: NewSandbox | NewSandboxV2) -> Plan:
+def plan(body: NewSandbox | NewSandboxV2, *, internet: bool) -> Plan:
     """What a create request asks for.
+
+    Args:
+        body: The request.
+        internet: Whether this server gives sandboxes a network.
 
     Raises:
         HttpError: That is wrong (400), names an unknown template (404), or can't be had here (501).
@@ -82,6 +87,7 @@ def plan(body: NewSandbox | NewSandboxV2) -> Plan:
         timeout=body.timeout,
         secure=body.secure is True if isinstance(body, NewSandbox) else True,
         public_traffic=body.network is None or body.network.allow_public_traffic is not False,
+        policy=policy_of(body, internet=internet),
         auto_pause=body.auto_pause,
         auto_resume=body.auto_resume is not None and body.auto_resume.enabled,
         metadata=body.metadata or {},
@@ -105,14 +111,6 @@ def _beyond_us(body: NewSandbox | NewSandboxV2) -> Iterable[tuple[str, str]]:
         if not body.auto_pause:
             raise BadRequest("autoPauseMemory: false is of use with autoPause alone")
         yield "autoPauseMemory", _NO_COLD_START
-    if body.network is not None:
-        for name, value in body.network:
-            if name != "allow_public_traffic" and value:
-                field = SandboxNetworkConfig.model_fields.get(name)
-                yield (
-                    f"network.{field.alias if field else name}",
-                    "sandboxes of this local server have no network outside, so there is nothing to rule",
-                )
     if body.mcp is not None:
         yield "mcp", "this local server has no MCP gateway"
     if body.iam is not None:
@@ -164,12 +162,17 @@ def listed(sandbox: Sandbox) -> ListedSandbox:
 
 def detail(sandbox: Sandbox, domain: str | None) -> SandboxDetail:
     """A sandbox with all that is known of it."""
+    policy = None if sandbox.gateway is None else sandbox.gateway.policy
     return SandboxDetail(
         **dict(listed(sandbox)),
         envd_access_token=sandbox.envd_access_token,
-        allow_internet_access=False,  # a box has no network but its own loopback
+        allow_internet_access=policy is not None and policy.internet,
         domain=domain,
-        network=SandboxNetworkConfig(allow_public_traffic=sandbox.plan.public_traffic),
+        network=SandboxNetworkConfig(
+            allow_public_traffic=sandbox.plan.public_traffic,
+            allow_out=list(policy.allow_out) or None if policy else None,
+            deny_out=list(policy.deny_out) or None if policy else None,
+        ),
         lifecycle=SandboxLifecycle(
             auto_resume=sandbox.plan.auto_resume, on_timeout="pause" if sandbox.plan.auto_pause else "kill"
         ),

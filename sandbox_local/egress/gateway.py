@@ -13,7 +13,7 @@ from sandbox_local.egress.names import Names
 from sandbox_local.egress.policy import Policy
 from sandbox_local.egress.relay import End
 from sandbox_local.egress.resolver import Resolver
-from sandbox_local.isolation.base import Box
+from sandbox_local.isolation.base import Backend, Box, BoxSpec
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,19 @@ class Egress:
     def __init__(self, own_port: int, resolver: Resolver | None = None) -> None:
         self._own_port = own_port
         self._resolver = resolver or Resolver()
+
+    async def prove(self, backend: Backend) -> None:
+        """Find out whether boxes can have a way out, by one that has.
+
+        Raises:
+            IsolationError: They can't; the message names the cause and the remedy.
+        """
+        box = await backend.create(BoxSpec("probe"))
+        try:
+            gateway = await self.open(box, Policy(internet=False))
+            await gateway.close()
+        finally:
+            await box.close()
 
     async def open(self, box: Box, policy: Policy) -> Gateway:
         """Open the way out of a box, in which nothing runs yet.

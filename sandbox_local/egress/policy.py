@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
@@ -126,11 +125,6 @@ class Policy:
     def resolves(self, name: str) -> bool:
         """Whether the sandbox may ask for a name: a question can carry data out, too."""
         return not self.closed or self.permits_name(name)
-
-
-def parse(internet: bool, allow_out: Iterable[str] | None, deny_out: Iterable[str] | None) -> Policy:
-    """The policy of a request. Raises as `Policy` does."""
-    return Policy(internet, tuple(allow_out or ()), tuple(deny_out or ()))
 
 
 def _network(field: str, entry: str) -> IPv4Network | IPv6Network | None:

@@ -188,6 +188,9 @@ class StandInBox:
     def usage(self) -> Usage:
         return Usage()
 
+    async def egress(self) -> tuple[socket.socket, socket.socket]:
+        raise NotImplementedError("envd gives its box no way out")
+
     async def freeze(self) -> None:
         raise NotImplementedError("envd does not freeze its box")
 
