@@ -88,7 +88,7 @@ class Groups:
         name = leftovers.own_name()
         self._places: dict[str, Place] = {}
         self._parents: dict[Path, Place] = {}
-        causes = {}
+        causes: dict[str, str] = {}
         trees = _trees()
         for tree in trees:
             wanted = tree.controllers & set(settings.CONTROLLERS)
@@ -111,7 +111,9 @@ class Groups:
             for controller in settings.CONTROLLERS
             if controller in self._places
         }
-        self.enforcement: Enforcement = describe(self.versions, causes)
+        self.enforcement: Enforcement = describe(
+            self.versions, {name: causes[name] for name in settings.CONTROLLERS if name not in self._places}
+        )
 
     def make(self, limits: Limits) -> Group:
         """Make the groups of a box.
