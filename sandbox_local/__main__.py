@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sandbox_local.cli import doctor, forward, serve
+from sandbox_local.cli import doctor, forward, serve, template
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,6 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sandbox_local")
     commands = parser.add_subparsers(required=True, metavar="command")
     serve.add(commands)
+    template.add(commands)
     doctor.add(commands)
     forward.add(commands)
     options = parser.parse_args(arguments)

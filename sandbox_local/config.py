@@ -31,6 +31,7 @@ class Config:
         lifeline: Descriptor whose end of file ends the server: the process that started it has died.
         limits: What each sandbox may use.
         internet: Whether sandboxes have a network.
+        templates: Directory that templates are kept in, or None for a server that has `base` alone.
     """
 
     host: str = "127.0.0.1"
@@ -42,3 +43,4 @@ class Config:
     lifeline: int | None = None
     limits: Limits = field(default_factory=Limits)
     internet: bool = False
+    templates: Path | None = None

@@ -12,17 +12,20 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from sandbox_local.app import App
 from sandbox_local.config import MOST_SANDBOXES, Config
 from sandbox_local.control.api import ControlPlane
 from sandbox_local.control.registry import Registry, Sandbox, Service
+from sandbox_local.control.templates import Catalog
 from sandbox_local.egress.gateway import Egress
 from sandbox_local.envd.service import Envd
 from sandbox_local.http import Server, listen
 from sandbox_local.isolation.namespaces import NamespaceBackend
 from sandbox_local.plane import SandboxPlane
 from sandbox_local.statefile import StateFile
+from sandbox_local.templates.store import VARIABLE, Store, TemplateError, default_directory
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ async def serve(config: Config, on_ready: Callable[[str], None]) -> None:
     Raises:
         IsolationError: This machine does not allow sandboxes.
         StateFileHeld: Another server has the state file.
+        TemplateError: Templates can't be kept where they were to be.
         OSError: The address can't be had, or the state file can't be written.
     """
     told = _told_to_stop(config.lifeline)
@@ -70,7 +74,8 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
                 "programs on this one; its sandboxes are not meant for hostile code of strangers",
                 host,
             )
-        backend = NamespaceBackend()
+        store = _open_store(config.templates)
+        backend = NamespaceBackend(templates=str(store.path) if store else None)
         stack.push_async_callback(backend.close)
         await backend.start()
         backend.check(config.limits)
@@ -81,7 +86,8 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
         registry = Registry(backend, MOST_SANDBOXES, config.limits, egress)
         # Names under "localhost" lead to this machine, so PORT-ID.localhost reaches a sandbox's port from it.
         domain = f"localhost:{port}" if address.is_loopback else None
-        app = App(ControlPlane(registry, config.api_key, domain), SandboxPlane(registry, _make_envd))
+        control = ControlPlane(registry, config.api_key, domain, Catalog(store))
+        app = App(control, SandboxPlane(registry, _make_envd))
         server = await listen(app.handle, sockets=[listener])
         stack.push_async_callback(_close, server, registry)
         url = _url(address, port)
@@ -138,6 +144,20 @@ async def _until_idle(seconds: float | None, app: App, registry: Registry) -> No
         if left <= 0:
             return
         await asyncio.sleep(left)
+
+
+def _open_store(path: Path | None) -> Store | None:
+    if path is None:
+        return None
+    store = Store(path.absolute())
+    try:
+        store.make()
+    except TemplateError as error:
+        if path != default_directory({**os.environ, VARIABLE: ""}):
+            raise
+        log.warning("there is no template but 'base': %s", error)  # a user whose home can't be written, say
+        return None
+    return store
 
 
 def _make_envd(sandbox: Sandbox) -> Service:

@@ -43,6 +43,7 @@ class LocalServer:
         processes: How many processes its commands may have at once, threads included.
         cpus: The time of how many processors it may use; of all by default.
         internet: Whether sandboxes have a network, as their rules allow it.
+        templates: Directory that templates are kept in, if not the usual one.
 
     Example:
         >>> with LocalServer() as server:
@@ -59,11 +60,13 @@ class LocalServer:
         processes: int | None = None,
         cpus: float | None = None,
         internet: bool = False,
+        templates: str | os.PathLike[str] | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._limits = {"memory": memory, "disk": disk, "processes": processes, "cpus": cpus}
         self._internet = internet
+        self._templates = templates
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -145,6 +148,8 @@ class LocalServer:
         command += [f"--{name}={value}" for name, value in self._limits.items() if value is not None]
         if self._internet:
             command.append("--internet")
+        if self._templates is not None:
+            command += ["--templates", os.fspath(self._templates)]
         try:
             self._process = subprocess.Popen(
                 command,

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_local.cli.sizes import size
+from sandbox_local.cli.template import add_store
 from sandbox_local.config import Config, new_api_key
 from sandbox_local.isolation.base import Limits
 from sandbox_local.isolation.errors import IsolationError
 from sandbox_local.server import EXIT_NO_ISOLATION
 from sandbox_local.statefile import StateFileHeld
+from sandbox_local.templates.store import TemplateError
 
 _EPILOG = """\
 The API key is made anew at each start unless --api-key-file gives one. E2B_API_KEY of the environment is not
@@ -58,6 +60,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--internet", action="store_true", help="give sandboxes a network, as their rules allow it"
     )
+    add_store(parser)
     parser.add_argument("--lifeline", type=int, metavar="FD", help="end when this descriptor does")
     limits = parser.add_argument_group("what each sandbox may use")
     limits.add_argument("--memory", type=size, metavar="SIZE", help=_MEMORY)
@@ -95,6 +98,7 @@ def _run(options: argparse.Namespace) -> int:
         lifeline=options.lifeline,
         limits=limits,
         internet=options.internet,
+        templates=options.templates,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     from sandbox_local.serve import serve  # not for --help, nor before the logging is set up
@@ -107,7 +111,7 @@ def _run(options: argparse.Namespace) -> int:
     except IsolationError as error:
         print(f"sandboxes can't be made on this machine as asked for: {error}", file=sys.stderr)
         return EXIT_NO_ISOLATION
-    except (StateFileHeld, OSError) as error:
+    except (StateFileHeld, TemplateError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -9,6 +9,8 @@ from sandbox_local.control.lifecycle import Lifecycle
 from sandbox_local.control.queries import Queries
 from sandbox_local.control.registry import Registry
 from sandbox_local.control.routing import Router
+from sandbox_local.control.template_queries import TemplateQueries
+from sandbox_local.control.templates import Catalog
 from sandbox_local.http import HttpError, Request, Response
 from sandbox_local.isolation.base import BoxGone
 
@@ -20,12 +22,21 @@ class ControlPlane:
         registry: The sandboxes.
         api_key: What every request but GET /health must carry as X-API-Key.
         domain: Domain under which ports of sandboxes are reached, or None if it is for the client to know.
+        catalog: What sandboxes can be made from; without, it is this machine's own system.
     """
 
-    def __init__(self, registry: Registry, api_key: str, domain: str | None) -> None:
+    def __init__(
+        self, registry: Registry, api_key: str, domain: str | None, catalog: Catalog | None = None
+    ) -> None:
         self._api_key = api_key.encode()
+        catalog = catalog or Catalog()
         self._router = Router(
-            [*Queries(registry, domain).routes(), *Lifecycle(registry, domain).routes(), *unsupported.ROUTES]
+            [
+                *Queries(registry, domain).routes(),
+                *Lifecycle(registry, domain, catalog).routes(),
+                *TemplateQueries(catalog, registry.limits).routes(),
+                *unsupported.ROUTES,
+            ]
         )
 
     async def handle(self, request: Request) -> Response:

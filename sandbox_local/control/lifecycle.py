@@ -20,6 +20,7 @@ from sandbox_local.control.creations import Creations
 from sandbox_local.control.network import policy_of_update
 from sandbox_local.control.registry import Registry
 from sandbox_local.control.routing import Route
+from sandbox_local.control.templates import Catalog
 from sandbox_local.http import Request, Response
 
 # What a refresh without a duration asks for, and the least that one gives.
@@ -32,12 +33,14 @@ class Lifecycle:
     Args:
         registry: The sandboxes.
         domain: Domain under which their ports are reached, or None if it is for the client to know.
+        catalog: What they can be made from.
     """
 
-    def __init__(self, registry: Registry, domain: str | None) -> None:
+    def __init__(self, registry: Registry, domain: str | None, catalog: Catalog) -> None:
         self._registry = registry
         self._creations = Creations(registry)
         self._domain = domain
+        self._catalog = catalog
 
     def routes(self) -> list[Route]:
         """What is answered here."""
@@ -63,7 +66,7 @@ class Lifecycle:
     async def _create(self, request: Request, body: NewSandbox | NewSandboxV2) -> Response:
         fingerprint = json.dumps([request.path, body.to_wire()], sort_keys=True).encode()
         sandbox = await self._creations.create(
-            wire.plan(body, internet=self._registry.internet),
+            wire.plan(body, self._catalog, internet=self._registry.internet),
             hashlib.sha256(fingerprint).digest(),
             request.headers.get("idempotency-key"),
         )

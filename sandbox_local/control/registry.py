@@ -104,13 +104,14 @@ class Registry:
 
     Attributes:
         internet: Whether they have a network.
+        limits: What each may use.
         last_end: When a sandbox last ended, by the clock of the event loop.
     """
 
     def __init__(self, backend: Backend, most: int, limits: Limits, egress: Egress | None = None) -> None:
         self._backend = backend
         self._most = most
-        self._limits = limits
+        self.limits = limits
         self._egress = egress
         self.internet = egress is not None
         self._sandboxes: dict[str, Sandbox] = {}
@@ -175,8 +176,8 @@ class Registry:
             sandbox_id,
             plan,
             box,
-            Metrics(box, self._limits),
-            self._limits,
+            Metrics(box, self.limits),
+            self.limits,
             started_at=now,
             end_at=now,
             envd_access_token=secrets.token_hex(32) if plan.secure else None,
@@ -190,7 +191,14 @@ class Registry:
         return sandbox
 
     async def _make(self, sandbox_id: str, plan: Plan) -> tuple[Box, Gateway | None]:
-        box = await self._backend.create(BoxSpec(box_id=sandbox_id, limits=self._limits))
+        lease = await plan.template.lease()
+        spec = BoxSpec(box_id=sandbox_id, limits=self.limits, template=lease.build_id)
+        try:
+            box = await self._backend.create(spec)
+        except BaseException:
+            lease.close()
+            raise
+        box.ended.add_done_callback(lambda _: lease.close())
         if self._egress is None:
             return box, None
         try:

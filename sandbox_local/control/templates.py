@@ -1,10 +1,22 @@
-"""The templates that a sandbox can be made from: here there is one, this machine's own system."""
+"""The templates that a sandbox can be made from: this machine's own system, and those of the store."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from sandbox_local.http import HttpError
+from sandbox_local.templates.store import Store, Stored, TemplateError
+
+_SWEEP = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from sandbox_local.templates.removal import main; main(sys.argv[2])"
+)
+_IMPORT_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 
 
 @dataclass(frozen=True)
@@ -15,33 +27,120 @@ class Template:
         template_id: Its id.
         alias: The name that people use.
         tags: Tags that name its only build.
+        catalog: What it is from, or None for this machine's own system.
     """
 
     template_id: str
     alias: str
     tags: frozenset[str] = frozenset({"default", "latest"})
+    catalog: Catalog | None = field(default=None, repr=False, compare=False)
 
     def is_called(self, reference: str) -> bool:
         """Whether `reference`, without a tag, is the id or the name of this template."""
         return reference in (self.template_id, self.alias)
 
+    async def lease(self) -> Lease:
+        """Keep its present build for a sandbox.
+
+        Raises:
+            HttpError: 404, it was deleted.
+        """
+        return await self.catalog.lease(self) if self.catalog else Lease()
+
 
 BASE = Template(template_id="localbase00000000000", alias="base")
-TEMPLATES = (BASE,)
 
 
-def resolve(reference: str) -> Template:
-    """The template that a create request names.
+class Lease:
+    """The build that a sandbox starts from, kept from removal until this is given back."""
+
+    def __init__(self, build_id: str = "", give_back: Callable[[], None] = lambda: None) -> None:
+        self.build_id = build_id
+        self._give_back = give_back
+
+    def close(self) -> None:
+        """The sandbox has ended, or was not made."""
+        self._give_back()
+
+
+class Catalog:
+    """What there is.
 
     Args:
-        reference: `name`, `id`, `name:tag` or `id:tag`.
-
-    Raises:
-        HttpError: 404, there is no such template on this machine.
+        store: Where templates beside `base` are kept, or None if there are none.
     """
-    name, _, tag = reference.partition(":")
-    for template in TEMPLATES:
-        if template.is_called(name) and (not tag or tag in template.tags):
-            return template
-    known = ", ".join(template.alias for template in TEMPLATES)
-    raise HttpError(404, f"template {reference!r} was not found; this local server has: {known}")
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store
+        self._sweepers: list[subprocess.Popen[bytes]] = []
+
+    def all(self) -> list[tuple[Template, Stored | None]]:
+        """Every template, and what is stored of it."""
+        stored = self._store.templates() if self._store else []
+        return [
+            (BASE, None),
+            *((Template(kept.template_id, kept.name, catalog=self), kept) for kept in stored),
+        ]
+
+    def find(self, reference: str) -> tuple[Template, Stored | None]:
+        """The template that a request names, and what is stored of it.
+
+        Args:
+            reference: `name`, `id`, `name:tag` or `id:tag`.
+
+        Raises:
+            HttpError: 404, there is no such template on this machine.
+        """
+        name, _, tag = reference.partition(":")
+        found = self.all()
+        for template, stored in found:
+            if template.is_called(name) and (not tag or tag in template.tags):
+                return template, stored
+        known = ", ".join(template.alias for template, _ in found)
+        raise HttpError(404, f"template {reference!r} was not found; this local server has: {known}")
+
+    def resolve(self, reference: str) -> Template:
+        """The template that a request names. Raises as `find`."""
+        return self.find(reference)[0]
+
+    async def lease(self, template: Template) -> Lease:
+        """See `Template.lease`."""
+        assert self._store is not None
+        try:
+            stored, lock = await asyncio.to_thread(self._store.lease, template.alias)
+        except TemplateError as error:
+            raise HttpError(404, str(error)) from None
+
+        def give_back() -> None:
+            lock.close()
+            self._sweep()
+
+        return Lease(stored.build_id, give_back)
+
+    def delete(self, stored: Stored) -> None:
+        """Delete a template; sandboxes that live from it go on.
+
+        Raises:
+            HttpError: 404, it is gone already.
+        """
+        assert self._store is not None
+        try:
+            self._store.delete(stored.name)
+        except TemplateError as error:
+            raise HttpError(404, str(error)) from None
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Have builds removed that no template has and no sandbox uses, by a process that may take time."""
+        assert self._store is not None
+        self._sweepers = [process for process in self._sweepers if process.poll() is None]
+        found = self._store.leftovers()
+        for _, lock in found:
+            lock.close()
+        if found:
+            command = [sys.executable, "-S", "-E", "-I", "-c", _SWEEP, _IMPORT_ROOT, str(self._store.path)]
+            self._sweepers.append(
+                subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+                )
+            )

@@ -12,7 +12,8 @@ _SNAPSHOTS = (
 )
 _FORK = "forking a sandbox needs a copy of its memory, which this local server can't make"
 _TEMPLATES = (
-    "templates can't be built or changed on this local server; its sandboxes start from the 'base' template"
+    "this local server builds and changes no templates over its API; `sandbox_local template import NAME "
+    "TARBALL|DIR` makes one of a root file system, such as `docker export` writes"
 )
 _VOLUMES = "volumes are kept by a storage service, which this local server does not have"
 _SECRETS = "secrets are kept by a vault, which this local server does not have"
@@ -27,15 +28,11 @@ _REASONS = (
     ("POST", "/v2/templates", _TEMPLATES),
     ("PATCH", "/v2/templates/{templateID}", _TEMPLATES),
     ("POST", "/v2/templates/{templateID}/builds/{buildID}", _TEMPLATES),
-    ("GET", "/templates", _TEMPLATES),
     ("POST", "/templates", _TEMPLATES),
     ("POST", "/templates/tags", _TEMPLATES),
     ("DELETE", "/templates/tags", _TEMPLATES),
-    ("GET", "/templates/aliases/{alias}", _TEMPLATES),
-    ("GET", "/templates/{templateID}", _TEMPLATES),
     ("POST", "/templates/{templateID}", _TEMPLATES),
     ("PATCH", "/templates/{templateID}", _TEMPLATES),
-    ("DELETE", "/templates/{templateID}", _TEMPLATES),
     ("GET", "/templates/{templateID}/files/{hash}", _TEMPLATES),
     ("POST", "/templates/{templateID}/builds/{buildID}", _TEMPLATES),
     ("GET", "/templates/{templateID}/builds/{buildID}/status", _TEMPLATES),

@@ -20,7 +20,7 @@ from sandbox_local.control.errors import BadRequest, Unsupported
 from sandbox_local.control.network import policy_of
 from sandbox_local.control.plan import Plan
 from sandbox_local.control.registry import Sandbox, State
-from sandbox_local.control.templates import resolve
+from sandbox_local.control.templates import Catalog
 from sandbox_local.http import Request, Response
 
 # Version of the envd whose interface this server has; clients decide by it what they may ask for.
@@ -70,11 +70,12 @@ def sandbox_id(text: str) -> str:
     return match[1]
 
 
-def plan(body: NewSandbox | NewSandboxV2, *, internet: bool) -> Plan:
+def plan(body: NewSandbox | NewSandboxV2, catalog: Catalog, *, internet: bool) -> Plan:
     """What a create request asks for.
 
     Args:
         body: The request.
+        catalog: The templates that there are.
         internet: Whether this server gives sandboxes a network.
 
     Raises:
@@ -83,7 +84,7 @@ def plan(body: NewSandbox | NewSandboxV2, *, internet: bool) -> Plan:
     for field, reason in _beyond_us(body):
         raise Unsupported(f"{field}: {reason}")
     return Plan(
-        template=resolve(body.template_id),
+        template=catalog.resolve(body.template_id),
         timeout=body.timeout,
         secure=body.secure is True if isinstance(body, NewSandbox) else True,
         public_traffic=body.network is None or body.network.allow_public_traffic is not False,

@@ -95,11 +95,13 @@ class BoxSpec:
         box_id: Name of the box, unique among the living; `[a-z0-9]+`.
         hostname: Host name seen inside.
         limits: What it may use.
+        template: The build of a template of the store that it starts from, or "" for the host's system.
     """
 
     box_id: str
     hostname: str = "sandbox"
     limits: Limits = field(default_factory=Limits)
+    template: str = ""
 
 
 @dataclass(frozen=True)

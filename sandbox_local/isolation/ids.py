@@ -57,27 +57,41 @@ class Namespaces:
         self._made = 0
         self._ranges = _ranges()
 
-    def take(self) -> Namespace:
+    def take(self, ids: Ids | None = None) -> Namespace:
         """A user namespace that no living box has.
+
+        Args:
+            ids: The ids that it is to have, if that matters.
 
         Raises:
             OSError: The kernel gives no more.
         """
-        if self._free:
-            return self._free.pop()
-        ids = self._ranges[self._made % len(self._ranges)]
-        namespace = Namespace(_make(ids), ids)
-        self._made += 1
-        return namespace
+        for number in reversed(range(len(self._free))):
+            if ids in (None, self._free[number].ids):
+                return self._free.pop(number)
+        if ids is None:
+            ids = self._ranges[self._made % len(self._ranges)]
+            self._made += 1
+        return Namespace(make_namespace(ids), ids)
 
     def give_back(self, namespace: Namespace) -> None:
         """Take back the namespace of a box that is dead to its last process."""
         self._free.append(namespace)
 
 
+def kept_ids() -> Ids:
+    """The ids by which templates of this user are kept: as they are where any can be had, since mounts are
+    id-mapped there; else those of a box, since they can't be."""
+    return Ids(0, _RANGE) if _has_unused(_mapped()) else _ranges()[0]
+
+
+def _has_unused(mapped: range) -> bool:
+    return _UNUSED.start >= mapped.start and _UNUSED.stop <= mapped.stop
+
+
 def _ranges() -> list[Ids]:
     mapped = _mapped()
-    if _UNUSED.start >= mapped.start and _UNUSED.stop <= mapped.stop:
+    if _has_unused(mapped):
         found = [Ids(base, _RANGE) for base in _UNUSED[::_RANGE]]
         # Servers that know nothing of each other should not all begin with the same.
         first = int.from_bytes(os.urandom(2), "big") % len(found)
@@ -105,7 +119,7 @@ def _extents(path: str) -> list[range]:
     return [range(inside, inside + count) for inside, _, count in rows]
 
 
-def _make(ids: Ids) -> int:
+def make_namespace(ids: Ids) -> int:
     """A user namespace with that mapping. It needs a process to come into being, but not to stay."""
     told, tell = os.pipe()
     pid = os.fork()

@@ -24,14 +24,15 @@ _NOT_STARTED = "there are no sandboxes: the server's isolation has not been star
 class NamespaceBackend:
     """A `base.Backend`. It needs no privileges; as root it makes boxes that may change all of their files."""
 
-    def __init__(self, *, expose_python: bool = False) -> None:
+    def __init__(self, *, expose_python: bool = False, templates: str | None = None) -> None:
         """Start nothing yet.
 
         Args:
             expose_python: Give boxes the Python that this server runs on, without its packages, even if the
                 host has one in /usr.
+            templates: The directory of the store of templates.
         """
-        self._settings = {"expose_python": expose_python}
+        self._settings = {"expose_python": expose_python, "templates": templates}
         self._launcher: Launcher | None = None
         self._groups: Groups | None = None
         self._clearing: asyncio.Future[None] | None = None
@@ -129,4 +130,5 @@ def _wanted(spec: BoxSpec, groups: Groups) -> Wanted:
         shm_bytes=limits.shm_bytes,
         processes=limits.processes,
         data_bytes=0 if "memory" in groups.versions else limits.memory_bytes,
+        template=spec.template,
     )

@@ -85,7 +85,7 @@ def test_unknown_paths_are_404_and_wrong_methods_405() -> None:
         ("POST", "/sandboxes/i1/fork"),
         ("PUT", "/sandboxes/i1/network"),
         ("POST", "/v3/templates"),
-        ("DELETE", "/templates/some%2Fname%3Atag"),
+        ("PATCH", "/templates/some%2Fname%3Atag"),
         ("GET", "/volumes"),
         ("POST", "/secrets"),
     ],

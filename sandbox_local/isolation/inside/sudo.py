@@ -19,7 +19,15 @@ from sandbox_local.isolation.inside.tags import Tag
 
 _SOCKET = "/run/sandbox/sudo.sock"
 _HOME = "lib/sandbox"
-"""Where the shim lies in /usr/local, laid out like the package that it is part of."""
+"""Where the shim lies below its prefix, laid out like the package that it is part of."""
+
+_FINDER = """#!/bin/bash
+for python in /usr/bin/python3 /usr/local/bin/python3 /bin/python3; do
+  [ -x "$python" ] && exec "$python" -ISE %s "$@"
+done
+echo "sudo: this template has none that works here, and no Python for ours; run commands as root instead" >&2
+exit 1
+"""
 
 _MODULES = ("wire.py", "inside/sudo_shim.py")
 _TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGSTOP, signal.SIGCONT}
@@ -28,25 +36,30 @@ _MAX_REQUEST = 4 << 20
 _PEER = struct.Struct("3i")
 
 
-def install(local: str, python: str, ids: Ids) -> None:
-    """Put sudo into the template of /usr/local.
+def install(directory: str, prefix: str, python: str | None, ids: Ids) -> None:
+    """Put sudo into what boxes are made of.
 
     Args:
-        local: The directory.
-        python: The path of Python in the boxes.
+        directory: Where.
+        prefix: What that is in a box.
+        python: The path of Python in the boxes, or None if each has to look for its own.
         ids: Whose it is.
     """
-    home = f"{local}/{_HOME}/sandbox_local"
+    home = f"{directory}/{_HOME}/sandbox_local"
     for name in _MODULES:
         with open(f"{os.path.dirname(__file__)}/../{name}", "rb") as file:
             tree.write(f"{home}/isolation/{name}", file.read(), ids)
-    start = f"""#!{python} -ISE
-import sys
-sys.path.append("/usr/local/{_HOME}")
+    start = f"""import sys
+sys.path.append("{prefix}/{_HOME}")
 from sandbox_local.isolation.inside import sudo_shim
 sys.exit(sudo_shim.main("{_SOCKET}", sys.argv[1:]))
 """
-    tree.write(f"{local}/bin/sudo", start.encode(), ids, mode=0o755)
+    if python:
+        start = f"#!{python} -ISE\n{start}"
+    else:
+        tree.write(f"{directory}/{_HOME}/sudo.py", start.encode(), ids)
+        start = _FINDER % f"{prefix}/{_HOME}/sudo.py"
+    tree.write(f"{directory}/bin/sudo", start.encode(), ids, mode=0o755)
 
 
 class SudoService:

@@ -118,7 +118,7 @@ ethers:     db files
 rpc:        db files
 """
 
-_SUDOERS = """\
+SUDOERS = """\
 Defaults env_reset
 Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 root ALL=(ALL:ALL) ALL
@@ -171,7 +171,7 @@ def _own_files() -> dict[str, str]:
         "environment": "",
         "profile": _PROFILE,
         "bash.bashrc": _BASHRC,
-        "sudoers": _SUDOERS,
+        "sudoers": SUDOERS,
         **{f"skel/{name}": content for name, content in HOME_FILES.items()},
     }
 

@@ -2,7 +2,7 @@
 
 The zygote moves into it, so whatever it forks has nothing of the host in reach but this. It holds `/proc`,
 `/dev` with harmless devices, `/host` (trees of the host, read-only), `/template` (what is the same in every
-box), and `/box`, on which each box mounts its own file system.
+box), `/templates` (the store, read-only), and `/box`, on which each box mounts its own file system.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 _STAGE = "/sys"
 """Where the stage is built: a directory that every host has and nothing is needed of."""
+
+TEMPLATES = "/templates"
+"""Where the store of templates is shown, so that those imported later are found too."""
+
+SUDO_LAYER = "sudo"
+"""The part of `/template` that is laid over a template whose own sudo can't work."""
 
 _TEMPLATE = "/template"
 _LOCAL = "local"
@@ -56,25 +62,29 @@ class Stage(NamedTuple):
         return self._replace(template=self.template.of(ids))
 
 
-def build(ids: Ids, python: Python, *, sudo_shim: bool) -> Stage:
+def build(ids: Ids, python: Python, *, sudo_shim: bool, templates: str | None) -> Stage:
     """Build the stage and move into it; for a process in mount and PID namespaces of its own.
 
     Args:
         ids: The ids of a box.
         python: The Python of the boxes.
         sudo_shim: Whether boxes need our own sudo.
+        templates: The host's directory of templates.
 
     Raises:
         OSError: The kernel refused a step.
     """
     own = Ids(0, ids.size)  # what lies here is mapped, or copied, to the ids of each box later
     syscalls.mount("tmpfs", _STAGE, "tmpfs", data="mode=0755")
-    for name in ("box", "dev", "host", "proc", "template"):
+    for name in ("box", "dev", "host", "proc", "template", "templates"):
         os.mkdir(f"{_STAGE}/{name}")
     syscalls.mount("proc", f"{_STAGE}/proc", "proc")
     for name in DEVICES:
         tree.bind_file(f"/dev/{name}", f"{_STAGE}/dev/{name}", own)
     _build_template(own, python, sudo_shim)
+    if templates:
+        syscalls.bind(templates, f"{_STAGE}{TEMPLATES}")
+        syscalls.set_readonly(f"{_STAGE}{TEMPLATES}")
     links = {part: os.readlink(f"/{part}") for part in _USR_PARTS if os.path.islink(f"/{part}")}
     layers = [Layer("etc", "etc", ""), *_bind_trees(python)]
     binds = {}
@@ -93,7 +103,8 @@ def _build_template(ids: Ids, python: Python, sudo_shim: bool) -> None:
     for path, starter in python.starters().items():
         tree.write(f"{local}/{path}", starter, ids, mode=0o755)
     if sudo_shim:
-        sudo.install(local, python.path, ids)
+        sudo.install(local, "/usr/local", python.path, ids)
+    sudo.install(f"{_STAGE}{_TEMPLATE}/{SUDO_LAYER}/usr", "/usr", None, ids)
 
 
 def _show_program(python: Python, target: str, ids: Ids) -> None:

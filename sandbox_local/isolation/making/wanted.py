@@ -14,6 +14,7 @@ class Wanted(NamedTuple):
         shm_bytes: Bound of its /dev/shm.
         processes: Bound of the processes of each user.
         data_bytes: Bound of the data of each process; 0 where all of them together have a bound.
+        template: The build of a template of the store that it starts from, or "" for the host's system.
     """
 
     hostname: str
@@ -21,3 +22,4 @@ class Wanted(NamedTuple):
     shm_bytes: int
     processes: int
     data_bytes: int
+    template: str = ""

@@ -17,7 +17,7 @@ import stat
 from typing import Any, NoReturn
 
 from sandbox_local.isolation import syscalls, wire
-from sandbox_local.isolation.ids import Namespace, Namespaces
+from sandbox_local.isolation.ids import Namespace, Namespaces, kept_ids
 from sandbox_local.isolation.making import box, interpreter, privilege
 from sandbox_local.isolation.making.stage import build
 from sandbox_local.isolation.making.trial import works
@@ -64,13 +64,21 @@ def main(fd: int) -> NoReturn:
 class Zygote:
     """The process itself, once it is root of its namespaces."""
 
-    def __init__(self, control: socket.socket, *, new_user_namespace: bool, expose_python: bool) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        *,
+        new_user_namespace: bool,
+        expose_python: bool,
+        templates: str | None,
+    ) -> None:
         """Set the stage.
 
         Args:
             control: To the server.
             new_user_namespace: Whether its user namespace is its own.
             expose_python: Give boxes this Python even if the host has one in /usr.
+            templates: The host's directory of templates.
 
         Raises:
             OSError: The kernel refused a step.
@@ -85,7 +93,8 @@ class Zygote:
         self._namespaces = Namespaces()
         first = self._namespaces.take()
         python = interpreter.choose(expose=expose_python)
-        self._stage = build(first.ids, python, sudo_shim=not _sudo_works(first)).settle(first)
+        stage = build(first.ids, python, sudo_shim=not _sudo_works(first), templates=templates)
+        self._stage = stage.settle(first)
         self._namespaces.give_back(first)
         syscalls.set_dumpable(False)
         gc.freeze()
@@ -116,7 +125,9 @@ class Zygote:
     def _create(self, fds: list[int], **wanted: Any) -> tuple[wire.Message, list[int]]:
         """Fork the first process of a box, whose socket came with the request, and then the entries
         to its control groups; returns its PID and pidfd."""
-        namespace = self._namespaces.take()
+        # Where templates can't be id-mapped, all boxes made of them have the ids that those are kept by.
+        kept = kept_ids() if wanted.get("template") else None
+        namespace = self._namespaces.take(kept if kept and kept.base else None)
         try:
             stage = self._stage.of(namespace.ids)
             syscalls.unshare(syscalls.CLONE_NEWPID)
