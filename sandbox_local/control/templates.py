@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -72,7 +73,6 @@ class Catalog:
 
     def __init__(self, store: Store | None = None) -> None:
         self._store = store
-        self._sweepers: list[subprocess.Popen[bytes]] = []
 
     def all(self) -> list[tuple[Template, Stored | None]]:
         """Every template, and what is stored of it."""
@@ -131,16 +131,14 @@ class Catalog:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Have builds removed that no template has and no sandbox uses, by a process that may take time."""
-        assert self._store is not None
-        self._sweepers = [process for process in self._sweepers if process.poll() is None]
-        found = self._store.leftovers()
-        for _, lock in found:
-            lock.close()
-        if found:
-            command = [sys.executable, "-S", "-E", "-I", "-c", _SWEEP, _IMPORT_ROOT, str(self._store.path)]
-            self._sweepers.append(
-                subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-                )
-            )
+        threading.Thread(target=_sweep, args=(self._store,), daemon=True).start()
+
+
+def _sweep(store: Store) -> None:
+    """Have builds removed that no template has and no sandbox uses, by a process that may take time."""
+    found = store.leftovers()
+    for _, lock in found:
+        lock.close()
+    if found:
+        command = [sys.executable, "-S", "-E", "-I", "-c", _SWEEP, _IMPORT_ROOT, str(store.path)]
+        subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
