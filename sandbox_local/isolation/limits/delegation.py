@@ -14,6 +14,9 @@ from pathlib import Path
 from sandbox_local.isolation.limits.hierarchy import Hierarchy, lineage
 
 PROCS = "cgroup.procs"
+ENTRIES = {1: "tasks", 2: PROCS}
+"""The file of a group, by version, by which a process with one thread enters it."""
+
 _HANDED_ON = "cgroup.subtree_control"
 
 
@@ -109,7 +112,7 @@ def find(tree: Hierarchy, wanted: frozenset[str], leaf: str) -> Place:
 
 
 def _writable(path: Path, version: int) -> bool:
-    files = [PROCS, _HANDED_ON] if version == 2 else ["tasks"]
+    files = [PROCS, _HANDED_ON] if version == 2 else [ENTRIES[version]]
     return all(os.access(path / file, os.W_OK) for file in files)
 
 

@@ -13,6 +13,7 @@ import errno
 import itertools
 import logging
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ class Group:
         with contextlib.ExitStack() as stack:
             fds = []
             files = {
-                directory / (delegation.PROCS if self._versions[controller] == 2 else "tasks"): None
+                directory / delegation.ENTRIES[self._versions[controller]]: None
                 for controller, directory in self._directories.items()
             }
             for path in files:
@@ -186,10 +187,11 @@ class Groups:
                     handed_on.write_text(f"+{controller}")
                 for setting in settings.of_all(controller, place.version):
                     _apply(directory, setting)
+            _try_entering(directory / "trial", place.version)
         except OSError as error:
             place.cause = f"{directory}: {error.strerror}"
             self._parents.pop(directory, None)
-            _remove(directory)
+            leftovers.remove_tree(directory)
             place.undo()
             return frozenset()
         return place.controllers
@@ -200,6 +202,20 @@ def _trees() -> list[hierarchy.Hierarchy]:
         return hierarchy.find()
     except OSError:
         return []  # no /proc
+
+
+def _try_entering(group: Path, version: int) -> None:
+    """Have a process enter a new group, as boxes will.
+
+    Raises:
+        PermissionError: It may not.
+    """
+    group.mkdir()
+    entry = group / delegation.ENTRIES[version]
+    done = subprocess.run(["/bin/sh", "-c", 'echo 0 > "$1"', "sh", entry], capture_output=True, check=False)
+    _remove(group)
+    if done.returncode:
+        raise PermissionError(errno.EPERM, "the kernel lets no process enter groups in it")
 
 
 def _apply(directory: Path, setting: settings.Setting) -> None:
