@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from sandbox_local.control.api import ControlPlane
+from sandbox_local.envd.faults import unable
 from sandbox_local.http import HttpError, Request, Response
 from sandbox_local.pages import page, wants_page
 from sandbox_local.plane import Address, BadAddress, SandboxPlane, address
@@ -42,6 +43,11 @@ class App:
             return Response(400, {"content-type": "text/plain; charset=utf-8"}, f"{error}\n".encode())
         except HttpError as error:
             return refuse(request, error)
+        except OSError as error:
+            refusal = unable(error)
+            if refusal is None:
+                raise
+            return refuse(request, refusal)
         finally:
             self.last_request = loop.time()
 

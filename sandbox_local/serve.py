@@ -22,6 +22,7 @@ from sandbox_local.control.templates import Catalog
 from sandbox_local.egress.gateway import Egress
 from sandbox_local.envd.service import Envd
 from sandbox_local.http import Server, listen
+from sandbox_local.http.limits import Limits
 from sandbox_local.isolation.namespaces import NamespaceBackend
 from sandbox_local.plane import SandboxPlane
 from sandbox_local.statefile import StateFile
@@ -79,7 +80,7 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
         stack.push_async_callback(backend.close)
         await backend.start()
         backend.check(config.limits)
-        _allow_many_descriptors()
+        descriptors = _allow_many_descriptors()
         egress = Egress(port) if config.internet else None
         if egress is not None:
             await egress.prove(backend)
@@ -88,7 +89,9 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
         domain = f"localhost:{port}" if address.is_loopback else None
         control = ControlPlane(registry, config.api_key, domain, Catalog(store))
         app = App(control, SandboxPlane(registry, _make_envd))
-        server = await listen(app.handle, sockets=[listener])
+        # Connections leave half of the descriptors to the sandboxes, and are told when there are too many.
+        limits = Limits(connections=min(Limits.connections, descriptors // 2))
+        server = await listen(app.handle, sockets=[listener], limits=limits)
         stack.push_async_callback(_close, server, registry)
         url = _url(address, port)
         if config.state_file is not None:
@@ -193,7 +196,12 @@ def _url(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> s
     return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
 
 
-def _allow_many_descriptors() -> None:
-    """A sandbox takes a few and a stream takes one, so the usual soft limit of 1024 is soon reached."""
+def _allow_many_descriptors() -> int:
+    """A sandbox takes a few and a stream takes one, so the usual soft limit of 1024 is soon reached.
+
+    Returns:
+        How many there may be.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most

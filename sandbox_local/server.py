@@ -140,9 +140,12 @@ class LocalServer:
 
     def _start(self) -> None:
         self._owner = os.getpid()
-        child_end, self._lifeline = os.pipe()
         # Standard error goes to a file without a name: a pipe would have to be drained by a thread.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        except OSError as error:
+            raise ServerError(f"there is no room for the local server's log: {error.strerror}") from error
+        child_end, self._lifeline = os.pipe()
         command = [sys.executable, "-m", "sandbox_local", "serve", "--print-env"]
         command += ["--host", self._host, "--port", str(self._port), "--lifeline", str(child_end)]
         command += [f"--{name}={value}" for name, value in self._limits.items() if value is not None]

@@ -40,10 +40,13 @@ class StateFile:
             OSError: It can't be written.
         """
         # mkstemp makes it 0600 and close-on-exec.
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        except OSError as error:
+            raise OSError(error.errno, f"can't write the state file {path}: {error.strerror}") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.write(descriptor, json.dumps(state).encode() + b"\n")
+            _write(descriptor, path, json.dumps(state).encode() + b"\n")
             while True:
                 try:
                     os.link(name, path)
@@ -61,6 +64,14 @@ class StateFile:
         if _is_at(self._descriptor, self._path):
             os.unlink(self._path)
         os.close(self._descriptor)
+
+
+def _write(descriptor: int, path: Path, content: bytes) -> None:
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+    except OSError as error:
+        raise OSError(error.errno, f"can't write the state file {path}: {error.strerror}") from None
 
 
 def _remove_if_abandoned(path: Path) -> None:

@@ -47,14 +47,9 @@ def namespaces(pid: int) -> set[str]:
 
 def descendants(root: int) -> set[int]:
     """Children of a process, their children, and so on."""
-    parents: dict[int, int] = {}
-    for pid in pids():
-        try:
-            parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            pass
+    parent_of = parents()
     found: set[int] = set()
-    while more := {pid for pid, parent in parents.items() if parent in found | {root}} - found:
+    while more := {pid for pid, parent in parent_of.items() if parent in found | {root}} - found:
         found |= more
     return found
 
@@ -70,3 +65,19 @@ def first_process(pid: int) -> int:
         except OSError:
             pass
     raise LookupError(f"nobody is number 1 in {wanted}")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, or adopted, and that have not been reaped."""
+    return sorted(child for child, parent in parents().items() if parent == pid)
+
+
+def parents() -> dict[int, int]:
+    """Every process of this machine, and its parent."""
+    found = {}
+    for pid in pids():
+        try:
+            found[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            pass
+    return found

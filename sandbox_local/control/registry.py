@@ -14,17 +14,18 @@ import secrets
 import string
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any, Protocol, TypeVar
 
 from sandbox_local.control.errors import Conflict, SandboxNotFound
 from sandbox_local.control.events import EventLog
+from sandbox_local.control.lease import Lease
 from sandbox_local.control.plan import Plan
 from sandbox_local.egress.gateway import Egress, Gateway
 from sandbox_local.egress.policy import Policy
 from sandbox_local.envd.metrics import Metrics
 from sandbox_local.http import HttpError, Request, Response
-from sandbox_local.isolation.base import Backend, Box, BoxGone, BoxSpec, IsolationError, Limits
+from sandbox_local.isolation.base import Backend, Box, BoxGone, BoxSpec, IsolationError, LauncherGone, Limits
 
 T = TypeVar("T")
 
@@ -61,7 +62,6 @@ class Sandbox:
         metrics: Measures what it uses.
         limits: What it may use.
         started_at: When it was created or last resumed, UTC.
-        end_at: When its time is over, UTC; of a paused sandbox, when it was paused.
         state: Running or paused.
         envd_access_token: What requests to envd must carry, or None when it is not secured.
         traffic_access_token: What requests to its ports must carry, or None when they are open.
@@ -76,16 +76,21 @@ class Sandbox:
     metrics: Metrics
     limits: Limits
     started_at: datetime
-    end_at: datetime
     state: State = State.RUNNING
     envd_access_token: str | None = field(default=None, repr=False)
     traffic_access_token: str | None = field(default=None, repr=False)
     gateway: Gateway | None = field(default=None, repr=False)
     events: EventLog = field(default_factory=EventLog, repr=False)
     envd: Service | None = field(default=None, repr=False)
+    _lease: Lease = field(default_factory=Lease, repr=False)
     _timer: asyncio.TimerHandle | None = field(default=None, repr=False)
     _change: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     _end: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def end_at(self) -> datetime:
+        """When its time is over, UTC; of a paused sandbox, when it was paused."""
+        return self._lease.end_at
 
     @property
     def ending(self) -> bool:
@@ -164,10 +169,12 @@ class Registry:
         sandbox_id = "i" + "".join(secrets.choice(_ID_LETTERS) for _ in range(20))
         try:
             box, gateway = await self._make(sandbox_id, plan)
+        except LauncherGone as error:
+            raise HttpError(503, f"the sandbox could not be made: {error}") from error
         except (IsolationError, BoxGone) as error:
             raise HttpError(500, f"this machine makes no more sandboxes: {error}") from error
         except OSError as error:
-            log.exception("no sandbox could be made")
+            log.error("no sandbox could be made: %s", error)
             raise HttpError(503, f"the sandbox could not be made: {error.strerror}") from error
         finally:
             self._starting -= 1
@@ -179,7 +186,6 @@ class Registry:
             Metrics(box, self.limits),
             self.limits,
             started_at=now,
-            end_at=now,
             envd_access_token=secrets.token_hex(32) if plan.secure else None,
             traffic_access_token=None if plan.public_traffic else secrets.token_hex(32),
             gateway=gateway,
@@ -296,13 +302,13 @@ class Registry:
             self._extend(sandbox, seconds)
 
     def _extend(self, sandbox: Sandbox, seconds: int) -> None:
-        if datetime.now(timezone.utc) + timedelta(seconds=seconds) > sandbox.end_at:
+        if seconds > sandbox._lease.left:
             self._end_in(sandbox, seconds)
 
     def _end_in(self, sandbox: Sandbox, seconds: int) -> None:
         if sandbox._timer is not None:
             sandbox._timer.cancel()
-        sandbox.end_at = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+        sandbox._lease.renew(seconds)
         sandbox._timer = asyncio.get_running_loop().call_later(seconds, self._time_is_over, sandbox)
 
     def _time_is_over(self, sandbox: Sandbox) -> None:
@@ -370,7 +376,7 @@ class Registry:
                 sandbox._timer.cancel()
                 sandbox._timer = None
             sandbox.state = State.PAUSED
-            sandbox.end_at = datetime.now(timezone.utc)
+            sandbox._lease.stop()
             sandbox.events.add(
                 "sandbox paused: its processes stand still, its memory stays in this machine's"
             )

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from sandbox_local.envd import open_files
-from sandbox_local.envd.faults import rpc_error
+from sandbox_local.envd.faults import SHORTAGES, rpc_error
 from sandbox_local.isolation.base import Box, BoxGone, UnknownUser
 from sandbox_local.rpc import Code, Context, RpcError
 
@@ -91,7 +91,8 @@ class RpcFiles:
         except ValueError as error:
             raise RpcError(Code.INVALID_ARGUMENT, str(error)) from None
         except OSError as error:
-            code = codes.get(error.errno or 0, Code.INTERNAL)
+            short = Code.RESOURCE_EXHAUSTED if error.errno in SHORTAGES else Code.INTERNAL
+            code = codes.get(error.errno or 0, short)
             raise RpcError(code, error.strerror or str(error)) from None
 
     async def check_user(self, context: Context) -> None:

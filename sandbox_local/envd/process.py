@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,17 +11,16 @@ from sandbox_sync_rpc import process_pb2 as pb
 
 from sandbox_local.envd.boxfiles import RpcFiles
 from sandbox_local.envd.fanout import Lagging, Reader
-from sandbox_local.envd.faults import rpc_error
+from sandbox_local.envd.faults import SHORTAGES, rpc_error
 from sandbox_local.envd.input import InputClosed
 from sandbox_local.envd.running import Data, Event, Running
 from sandbox_local.envd.starts import OUTPUT_KEPT, Started, Starts
-from sandbox_local.isolation.base import Box, BoxGone, Command, MissingDirectory, UnknownUser
+from sandbox_local.isolation.base import Box, BoxGone, Command, MissingDirectory, Process, UnknownUser
 from sandbox_local.rpc import Code, Context, RpcError, owns_deadline
 
 _EXIT_KEPT = 30.0  # seconds for which the end of a process can still be asked for
 _KEEPALIVE = 90  # seconds, unless the client asks for another interval
 _MAX_KEEPALIVE = 24 * 3600
-_EXHAUSTED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 _T = TypeVar("_T")
 _Response = TypeVar("_Response", pb.StartResponse, pb.ConnectResponse)
@@ -187,8 +186,16 @@ class ProcessService:
 
     async def _launch(self, request: pb.StartRequest, context: Context, keep: int) -> Started:
         command = self._command(request, context)
+        config = pb.ProcessConfig()
+        config.CopyFrom(request.process)  # the request itself may go
         try:
             process = await self._box.spawn(command)
+            try:
+                tag = request.tag if request.HasField("tag") else None
+                running = Running(process, config, tag, keep=keep)
+            except OSError:
+                await _discard(process)
+                raise
         except (BoxGone, UnknownUser) as error:
             raise rpc_error(error) from None
         except MissingDirectory:
@@ -197,11 +204,8 @@ class ProcessService:
             raise RpcError(Code.INVALID_ARGUMENT, str(error)) from None
         except OSError as error:
             message = f"the sandbox can't start a process: {error.strerror}"
-            code = Code.RESOURCE_EXHAUSTED if error.errno in _EXHAUSTED else Code.INTERNAL
+            code = Code.RESOURCE_EXHAUSTED if error.errno in SHORTAGES else Code.INTERNAL
             raise RpcError(code, message) from None
-        config = pb.ProcessConfig()
-        config.CopyFrom(request.process)  # the request itself may go
-        running = Running(process, config, request.tag if request.HasField("tag") else None, keep=keep)
         self._processes.pop(process.pid, None)  # a number that is used again goes to the end of the table
         self._processes[process.pid] = running
         running.ended.add_done_callback(lambda _: self._forget_later(running))
@@ -338,6 +342,14 @@ async def _write(running: Running, data: pb.ProcessInput) -> None:
         if running.ended.done():
             raise RpcError(Code.NOT_FOUND, f"process with pid {running.process.pid} not found") from None
         raise RpcError(Code.INTERNAL, f"cannot write to the process: {error}") from None
+
+
+async def _discard(process: Process) -> None:
+    """Do away with a process that has been started and can't be followed."""
+    for fd in (process.stdin, process.stdout, process.stderr, process.pty):
+        if fd is not None:
+            os.close(fd)
+    await process.kill_tree()
 
 
 def _leave(task: asyncio.Task[Started]) -> None:

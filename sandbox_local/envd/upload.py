@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from sandbox_local.envd.boxfiles import ask, open_file
+from sandbox_local.envd.faults import unable
 from sandbox_local.envd.multipart import Multipart, MultipartError, parse_field
 from sandbox_local.http import Body, HttpError, Request, Response
 from sandbox_local.isolation.base import Box, UnknownUser
@@ -120,7 +121,7 @@ class Uploads:
         """The path that `path` means to a user."""
         try:
             return str((await ask(self._box, "expand", user=user, path=path))["path"])
-        except (UnknownUser, ValueError) as error:
+        except (OSError, UnknownUser, ValueError) as error:
             raise file_error(error) from None
 
 
@@ -137,7 +138,7 @@ def file_error(error: OSError | UnknownUser | ValueError) -> HttpError:
         return HttpError(400, message)
     if error.errno in _NO_SPACE:
         return HttpError(507, "not enough disk space available")
-    return HttpError(500, message)
+    return unable(error) or HttpError(500, message)
 
 
 def read_metadata(request: Request) -> dict[str, str]:

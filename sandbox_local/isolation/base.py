@@ -13,7 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sandbox_local.isolation.errors import BoxGone, IsolationError, MissingDirectory, UnknownUser
+from sandbox_local.isolation.errors import (
+    BoxGone,
+    IsolationError,
+    LauncherGone,
+    MissingDirectory,
+    NoAnswer,
+    UnknownUser,
+)
 from sandbox_local.isolation.limits import machine
 
 __all__ = [
@@ -24,8 +31,10 @@ __all__ = [
     "Command",
     "Exit",
     "IsolationError",
+    "LauncherGone",
     "Limits",
     "MissingDirectory",
+    "NoAnswer",
     "Process",
     "UnknownUser",
     "Usage",
@@ -188,6 +197,9 @@ class Process(Protocol):
 class Box(Protocol):
     """One living isolated environment.
 
+    Nothing here waits for ever for what is inside: where a box does not answer in time, each call but `close`
+    raises NoAnswer, which is an OSError. `close` has no need of the box's help.
+
     Attributes:
         box_id: As in its spec.
         ended: Resolves, with the reason in words, when the box has ended for whatever cause.
@@ -281,7 +293,8 @@ class Backend(Protocol):
         """Make a box.
 
         Raises:
-            IsolationError: The kernel refused, or the backend has not been started or has failed.
+            LauncherGone: What makes boxes died on the way; the next creation has it started anew.
+            IsolationError: The kernel refused, or the backend has not been started.
             OSError: The machine has no more processes, memory or descriptors to give.
         """
 

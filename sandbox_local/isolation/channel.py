@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sandbox_local.isolation import wire
-from sandbox_local.isolation.errors import restore
+from sandbox_local.isolation.errors import NoAnswer, restore
 
 Answer = tuple[wire.Message, list[int]]
+
+PATIENCE = 30.0
+"""Seconds within which whoever does not have much to do answers; a few milliseconds, usually."""
 
 
 class Channel:
@@ -26,6 +29,7 @@ class Channel:
         on_event: Callable[[wire.Message], None],
         on_end: Callable[[], None],
         gone: Callable[[], Exception],
+        patient: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take over a socket, in a running event loop.
 
@@ -34,6 +38,7 @@ class Channel:
             on_event: Called with each message that answers no call.
             on_end: Called once when the other end has closed, or said what can't be understood.
             gone: Makes the error of calls that can't be answered any more.
+            patient: Whether a call whose time is over gets the same time again.
         """
         sock.setblocking(False)
         self._sock = sock
@@ -41,6 +46,7 @@ class Channel:
         self._on_event = on_event
         self._on_end = on_end
         self._gone = gone
+        self._patient = patient
         self._decoder = wire.Decoder()
         self._numbers = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Answer]] = {}
@@ -52,8 +58,19 @@ class Channel:
         """A number for a call that is to be known before it is made."""
         return next(self._numbers)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made."""
+        return self._open
+
     async def call(
-        self, op: str, args: dict[str, Any], fds: Sequence[int] = (), *, number: int | None = None
+        self,
+        op: str,
+        args: dict[str, Any],
+        fds: Sequence[int] = (),
+        *,
+        number: int | None = None,
+        seconds: float = PATIENCE,
     ) -> Answer:
         """Have something done.
 
@@ -62,12 +79,15 @@ class Channel:
             args: Its arguments.
             fds: Descriptors to pass; the caller keeps its own.
             number: From `number`, if need be.
+            seconds: How long to wait for the answer.
 
         Returns:
             The answer, and descriptors that belong to the caller.
 
         Raises:
             ValueError: The message is too large.
+            NoAnswer: None came in time.
+            wire.DescriptorsLost: It was done, but its descriptors found no room in this process.
             Exception: What the other end says went wrong, or what `gone` makes.
         """
         if not self._open:
@@ -76,10 +96,16 @@ class Channel:
         frame = wire.encode({"id": number, "op": op, "args": args}, len(fds))
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._calls[number] = answer
+        timer = self._loop.call_later(seconds, self._expire, number, seconds)
         try:
             self._send(memoryview(frame), fds)
             return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and not answer.exception():
+                _close_all(answer.result()[1])  # it came in the same moment
+            raise
         finally:
+            timer.cancel()
             self._calls.pop(number, None)
 
     def tell(self, message: wire.Message) -> None:
@@ -143,9 +169,13 @@ class Channel:
     def _read(self) -> None:
         try:
             while self._open:
-                frame = self._decoder.read(self._sock)
-                if frame is not None:
-                    self._take(*frame)
+                try:
+                    frame = self._decoder.read(self._sock)
+                except wire.DescriptorsLost as lost:
+                    self._take_lost(lost)
+                else:
+                    if frame is not None:
+                        self._take(*frame)
         except BlockingIOError:
             pass
         except (EOFError, OSError, wire.WireError):
@@ -168,6 +198,21 @@ class Channel:
         else:
             _close_all(fds)
             answer.set_exception(restore(message.get("error")))
+
+    def _take_lost(self, lost: wire.DescriptorsLost) -> None:
+        number = lost.message.get("id")
+        answer = self._calls.get(number) if isinstance(number, int) else None
+        if answer is not None and not answer.done():
+            answer.set_exception(lost)
+
+    def _expire(self, number: int, seconds: float) -> None:
+        answer = self._calls.get(number)
+        if answer is None or answer.done():
+            return
+        if self._patient():
+            self._loop.call_later(seconds, self._expire, number, seconds)
+        else:
+            answer.set_exception(NoAnswer(seconds))
 
 
 def _close_all(fds: Sequence[int]) -> None:

@@ -22,6 +22,22 @@ class MissingDirectory(Exception):
     """The working directory asked for does not exist in the box."""
 
 
+class LauncherGone(IsolationError):
+    """The process that makes boxes has died, and its boxes with it; the next creation starts another."""
+
+
+class NoAnswer(OSError):
+    """A process of ours in or around a box did not answer in time: it stands still, or the machine does."""
+
+    def __init__(self, seconds: float) -> None:
+        """Say it.
+
+        Args:
+            seconds: The time it had.
+        """
+        super().__init__(errno.ETIMEDOUT, f"the sandbox does not answer: it had {seconds:g} s")
+
+
 def describe(error: Exception) -> dict[str, Any]:
     """An error as `wire` carries it."""
     if isinstance(error, UnknownUser):

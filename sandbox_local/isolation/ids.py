@@ -122,7 +122,12 @@ def _extents(path: str) -> list[range]:
 def make_namespace(ids: Ids) -> int:
     """A user namespace with that mapping. It needs a process to come into being, but not to stay."""
     told, tell = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(told)
+        os.close(tell)
+        raise
     if pid == 0:
         try:
             if ids.base:

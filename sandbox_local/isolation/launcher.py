@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -12,8 +13,10 @@ from typing import Any
 
 from sandbox_local.isolation import probe, wire
 from sandbox_local.isolation.channel import Channel
-from sandbox_local.isolation.errors import IsolationError
+from sandbox_local.isolation.errors import IsolationError, LauncherGone, NoAnswer
 from sandbox_local.isolation.making.wanted import Wanted
+
+log = logging.getLogger(__name__)
 
 _BOOTSTRAP = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -23,8 +26,11 @@ _IMPORT_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..
 _START = 30.0
 """Seconds within which the zygote must be ready; a tenth of one, usually."""
 
-_END = 10.0
+_END = 5.0
 """Seconds within which the zygote must have ended after its socket was closed."""
+
+_BURIAL = 2.0
+"""Seconds that the end of a box waits for the removal of what is left: a number and a name."""
 
 
 class Launcher:
@@ -59,6 +65,11 @@ class Launcher:
         self._channel = Channel(ours, on_event=self._take_event, on_end=self._ended, gone=self._gone)
         self._channel.tell(settings)
 
+    @property
+    def gone(self) -> bool:
+        """Whether it has died."""
+        return not self._channel.is_open
+
     async def ready(self) -> None:
         """Wait until it can fork boxes.
 
@@ -82,18 +93,27 @@ class Launcher:
             What the zygote calls the box's first process, and a pidfd of it.
 
         Raises:
-            IsolationError: The zygote has died.
+            LauncherGone: The zygote has died.
+            NoAnswer: It does not answer. It makes no box for a socket whose other end has been closed.
             OSError: The machine has no more processes, namespaces or descriptors to give.
         """
-        answer, fds = await self._channel.call("create", wanted._asdict(), [sock.fileno(), *entries])
+        try:
+            answer, fds = await self._channel.call("create", wanted._asdict(), [sock.fileno(), *entries])
+        except wire.DescriptorsLost as lost:
+            await self.reap(lost.message["ok"]["pid"])  # nobody could tell when it ends
+            raise
         return answer["pid"], fds[0]
 
     async def reap(self, pid: int) -> None:
-        """Have the first process of a box that has ended waited for."""
+        """Have a box ended, if it has not, and its first process waited for."""
         try:
-            await self._channel.call("release", {"pid": pid})
-        except IsolationError:
-            pass  # the zygote has died, and nothing remains of its boxes
+            await self._channel.call("release", {"pid": pid}, seconds=_BURIAL)
+        except LauncherGone:
+            pass  # nothing remains of its boxes
+        except NoAnswer:
+            log.warning(
+                "the launcher of sandboxes stands still; it removes what is left of one when it goes on"
+            )
 
     async def close(self) -> None:
         """End the zygote and with it all boxes."""
@@ -118,6 +138,11 @@ class Launcher:
     def _ended(self) -> None:
         if not self._ready.done():
             self._ready.set_exception(self._gone())
+        else:
+            log.error("%s", self._gone())
 
-    def _gone(self) -> IsolationError:
-        return IsolationError(f"the launcher of sandboxes has died ({self._death}); start the server anew")
+    def _gone(self) -> LauncherGone:
+        return LauncherGone(
+            f"the launcher of sandboxes has died ({self._death}), and all sandboxes with it; "
+            "the next sandbox that is asked for gets a new one"
+        )

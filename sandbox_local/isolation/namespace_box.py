@@ -7,20 +7,36 @@ import errno
 import os
 import signal
 import socket
+import stat
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sandbox_local.isolation import syscalls, wire
 from sandbox_local.isolation.base import Command, Exit, Usage
-from sandbox_local.isolation.channel import Answer, Channel
-from sandbox_local.isolation.errors import BoxGone, IsolationError
+from sandbox_local.isolation.channel import PATIENCE, Answer, Channel
+from sandbox_local.isolation.errors import BoxGone, IsolationError, NoAnswer
+from sandbox_local.isolation.files.operations import LONG
 from sandbox_local.isolation.undo import finish_or_undo
 
 _START = 30.0
 """Seconds within which a box must be ready; a few milliseconds on a machine that is not overloaded."""
 
+_CONNECT = 5.0
+"""Seconds within which a port of a box must have been reached or not."""
+
+_LONG = 300.0
+"""Seconds within which a file operation that may take long must be done."""
+
 _END = 10.0
 """Seconds within which the kernel must have ended a box that was killed."""
+
+
+_LAST_WORDS = 0.1
+"""Seconds by which the end of a box may be told later than the end of its file operations."""
+
+
+class _WorkerKilled(OSError):
+    """The process that does the file operations has died."""
 
 
 class NamespaceProcess:
@@ -45,8 +61,16 @@ class NamespaceProcess:
         """See `base.Process`."""
         await self._agent.call("kill_tree", {"command": self._number})
 
-    def started(self, command: Command, pid: int, fds: Sequence[int]) -> None:
-        """Note what the agent answered to the start."""
+    def started(self, command: Command, pid: object, fds: Sequence[int]) -> None:
+        """Note what the agent answered to the start.
+
+        Raises:
+            ValueError: It is nonsense.
+        """
+        if not isinstance(pid, int) or not 0 < pid < 1 << 22:
+            raise ValueError("no process id")
+        if not all(_is_stream(fd) for fd in fds):
+            raise ValueError("no pipes")
         self.pid = pid
         for fd in fds:
             os.set_blocking(fd, False)
@@ -58,9 +82,16 @@ class NamespaceProcess:
             self.stdout, self.stderr = fds
 
     def ended(self, event: wire.Message) -> None:
-        """Note that it has ended."""
+        """Note that it has ended.
+
+        Raises:
+            TypeError: The event is nonsense.
+        """
+        code, signum = event["code"], event["signal"]
+        if (code is None) == (signum is None) or not isinstance(signum if code is None else code, int):
+            raise TypeError("neither a code nor a signal")
         if not self.exit.done():
-            self.exit.set_result(Exit(event["code"], event["signal"], bool(event["core"])))
+            self.exit.set_result(Exit(code, signum, bool(event["core"])))
 
     def box_gone(self, error: BoxGone) -> None:
         """Note that its box has ended."""
@@ -105,7 +136,10 @@ class NamespaceBox:
         self.usage = usage
         self._processes: dict[int, NamespaceProcess] = {}
         self._worker: asyncio.Future[Channel] | None = None
-        self._agent = Channel(sock, on_event=self._take_event, on_end=self._kill, gone=self._gone)
+        self._frozen = False
+        self._agent = Channel(
+            sock, on_event=self._take_event, on_end=self._kill, gone=self._gone, patient=lambda: self._frozen
+        )
         loop.add_reader(pidfd, self._died)
 
     async def ready(self) -> None:
@@ -133,7 +167,18 @@ class NamespaceBox:
         if self._worker is None:
             self._worker = asyncio.ensure_future(self._start_worker())
         worker = await asyncio.shield(self._worker)
-        return await worker.call(operation, arguments)
+        try:
+            return await worker.call(operation, arguments, seconds=_LONG if operation in LONG else PATIENCE)
+        except NoAnswer:
+            if operation not in LONG:  # it has been stopped from inside: let there be another
+                worker.close()
+                self._worker_died()
+            raise
+        except _WorkerKilled:
+            await asyncio.wait({self.ended}, timeout=_LAST_WORDS)  # it may have been all of the box
+            if self.ended.done():
+                raise self._gone() from None
+            raise
 
     async def connect(self, port: int) -> socket.socket:
         """See `base.Box`."""
@@ -152,9 +197,13 @@ class NamespaceBox:
         connected = asyncio.Event()
         loop.add_writer(sock.fileno(), connected.set)
         try:
-            await connected.wait()
+            await asyncio.wait_for(connected.wait(), _CONNECT)
             if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise OSError(number, f"port {port} of sandbox {self.box_id}: {os.strerror(number)}")
+        except asyncio.TimeoutError:
+            loop.remove_writer(sock.fileno())
+            sock.close()
+            raise NoAnswer(_CONNECT) from None
         except BaseException:
             loop.remove_writer(sock.fileno())
             sock.close()
@@ -186,10 +235,12 @@ class NamespaceBox:
     async def freeze(self) -> None:
         """See `base.Box`."""
         await self._agent.call("freeze", {"frozen": True})
+        self._frozen = True
 
     async def thaw(self) -> None:
         """See `base.Box`."""
         await self._agent.call("freeze", {"frozen": False})
+        self._frozen = False
 
     async def close(self) -> None:
         """See `base.Box`."""
@@ -222,9 +273,14 @@ class NamespaceBox:
             answer, fds = await self._agent.call("spawn", arguments, number=number)
             try:
                 process.started(command, answer["pid"], fds)
-            except BaseException:
+            except (LookupError, TypeError, ValueError):
                 _close_all(fds)
-                raise
+                raise self._nonsense() from None
+        except (NoAnswer, wire.DescriptorsLost):
+            # It runs, or may yet be started.
+            del self._processes[number]
+            self._agent.tell({"id": self._agent.number(), "op": "kill_tree", "args": {"command": number}})
+            raise
         except BaseException:
             self._processes.pop(number, None)
             raise
@@ -237,7 +293,13 @@ class NamespaceBox:
         except BaseException:
             self._worker = None
             raise
-        return Channel(sock, on_event=lambda _: None, on_end=self._worker_died, gone=self._worker_gone)
+        return Channel(
+            sock,
+            on_event=lambda _: None,
+            on_end=self._worker_died,
+            gone=self._worker_gone,
+            patient=lambda: self._frozen,
+        )
 
     def _worker_died(self) -> None:
         self._worker = None
@@ -245,7 +307,8 @@ class NamespaceBox:
     def _worker_gone(self) -> Exception:
         if self.ended.done():
             return self._gone()
-        return OSError(errno.EIO, f"the file operations of sandbox {self.box_id} were killed from inside it")
+        message = f"the file operations of sandbox {self.box_id} were killed from inside it"
+        return _WorkerKilled(errno.EIO, message)
 
     def _socket(self, fds: list[int]) -> socket.socket:
         try:
@@ -253,7 +316,13 @@ class NamespaceBox:
             return socket.socket(fileno=fd)
         except (OSError, ValueError) as error:
             _close_all(fds)
-            raise OSError(errno.EIO, f"the agent of sandbox {self.box_id} answered nonsense") from error
+            raise self._nonsense() from error
+
+    def _nonsense(self) -> OSError:
+        """The error for an answer that no agent of ours gives; nothing in the box can be believed now."""
+        self._reason = "its first process answered nonsense"
+        self._kill()
+        return OSError(errno.EIO, f"the agent of sandbox {self.box_id} answered nonsense")
 
     def _take_event(self, event: wire.Message) -> None:
         if event["event"] == "exit":
@@ -305,6 +374,11 @@ def _check(command: Command) -> None:
     for name in command.envs:
         if not name or "=" in name:
             raise ValueError(f"a variable can't be named {name!r}")
+
+
+def _is_stream(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def _close_all(fds: Sequence[int]) -> None:

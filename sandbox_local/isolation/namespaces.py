@@ -11,7 +11,7 @@ from sandbox_local.isolation.base import BoxSpec, Limits
 from sandbox_local.isolation.errors import IsolationError
 from sandbox_local.isolation.launcher import Launcher
 from sandbox_local.isolation.limits.enforcement import Enforcement
-from sandbox_local.isolation.limits.groups import Groups
+from sandbox_local.isolation.limits.groups import Group, Groups
 from sandbox_local.isolation.making.wanted import Wanted
 from sandbox_local.isolation.namespace_box import NamespaceBox
 from sandbox_local.isolation.undo import finish_or_undo
@@ -36,6 +36,7 @@ class NamespaceBackend:
         self._launcher: Launcher | None = None
         self._groups: Groups | None = None
         self._clearing: asyncio.Future[None] | None = None
+        self._restart: asyncio.Task[Launcher] | None = None
         self._boxes: set[NamespaceBox] = set()
 
     async def start(self) -> None:
@@ -83,14 +84,17 @@ class NamespaceBackend:
             )
 
     async def create(self, spec: BoxSpec) -> NamespaceBox:
-        """See `base.Backend`."""
-        if self._launcher is None or self._groups is None:
+        """See `base.Backend`. Where the launcher has died, another is started first."""
+        launcher = await self._living()
+        if self._groups is None:
             raise IsolationError(_NOT_STARTED)
-        return await finish_or_undo(self._create(self._launcher, self._groups, spec), NamespaceBox.close)
+        return await finish_or_undo(self._create(launcher, self._groups, spec), NamespaceBox.close)
 
     async def close(self) -> None:
         """See `base.Backend`."""
         await asyncio.gather(*(box.close() for box in self._boxes), return_exceptions=True)
+        if self._restart:
+            await asyncio.wait({self._restart})
         launcher, self._launcher = self._launcher, None
         if launcher:
             await launcher.close()
@@ -100,14 +104,36 @@ class NamespaceBackend:
         if groups:
             groups.close()
 
+    async def _living(self) -> Launcher:
+        if self._launcher is None:
+            raise IsolationError(_NOT_STARTED)
+        if not self._launcher.gone:
+            return self._launcher
+        if self._restart is None:
+            self._restart = asyncio.get_running_loop().create_task(self._replace(self._launcher))
+            self._restart.add_done_callback(self._restarted)
+        return await asyncio.shield(self._restart)
+
+    async def _replace(self, dead: Launcher) -> Launcher:
+        await dead.close()
+        launcher = Launcher(self._settings)
+        try:
+            await launcher.ready()
+        except BaseException:
+            await launcher.close()
+            raise
+        return launcher
+
+    def _restarted(self, restart: asyncio.Task[Launcher]) -> None:
+        self._restart = None
+        if not restart.cancelled() and not restart.exception():
+            self._launcher = restart.result()
+
     async def _create(self, launcher: Launcher, groups: Groups, spec: BoxSpec) -> NamespaceBox:
         group = groups.make(spec.limits)
-        ours, theirs = socket.socketpair()
         try:
-            with theirs, group.entries() as entries:
-                pid, pidfd = await launcher.fork(theirs, entries, _wanted(spec, groups))
+            ours, pid, pidfd = await _fork(launcher, group, _wanted(spec, groups))
         except BaseException:
-            ours.close()
             await group.remove()
             raise
 
@@ -120,6 +146,16 @@ class NamespaceBackend:
         self._boxes.add(box)
         await box.ready()
         return box
+
+
+async def _fork(launcher: Launcher, group: Group, wanted: Wanted) -> tuple[socket.socket, int, int]:
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs, group.entries() as entries:
+            return ours, *await launcher.fork(theirs, entries, wanted)
+    except BaseException:
+        ours.close()
+        raise
 
 
 def _wanted(spec: BoxSpec, groups: Groups) -> Wanted:

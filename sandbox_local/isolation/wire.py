@@ -15,6 +15,7 @@ is malformed is a `WireError`, after which the socket is of no more use.
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
@@ -40,6 +41,18 @@ Message = dict[str, Any]
 
 class WireError(Exception):
     """The peer sent something that is no frame."""
+
+
+class DescriptorsLost(OSError):
+    """A frame came without its descriptors: this process may open no more. The socket is still of use.
+
+    Attributes:
+        message: The rest of the frame.
+    """
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.message = message
 
 
 def encode(message: Message, fd_count: int) -> bytes:
@@ -78,6 +91,7 @@ def recv(sock: socket.socket) -> tuple[Message, list[int]]:
     Raises:
         EOFError: The peer closed the socket.
         WireError: The peer sent something that is no frame.
+        DescriptorsLost: There was no room for the message's descriptors.
         OSError: The peer is gone.
     """
     decoder = Decoder()
@@ -101,6 +115,7 @@ class Decoder:
     def _start(self) -> None:
         self._buffer = bytearray()
         self._fds: list[int] = []
+        self._lost = False  # whether descriptors came for which there was no room
         self._size = _HEADER.size
         self._fd_count: int | None = None  # None while the header is incomplete
 
@@ -111,6 +126,7 @@ class Decoder:
             BlockingIOError: The socket has nothing yet.
             EOFError: The peer closed the socket.
             WireError: The peer sent something that is no frame.
+            DescriptorsLost: There was no room for the descriptors of the frame that is complete now.
             OSError: The peer is gone.
         """
         try:
@@ -124,12 +140,16 @@ class Decoder:
                 self._buffer.clear()
                 if self._size:
                     return None
-            if len(self._fds) != self._fd_count:
+            if len(self._fds) != self._fd_count and not self._lost:
                 raise WireError(f"{len(self._fds)} of {self._fd_count} descriptors arrived")
             message = _decode(self._buffer)
         except WireError:
             self.close()
             raise
+        if self._lost:
+            self.close()
+            self._start()
+            raise DescriptorsLost(message)
         fds = self._fds
         self._start()
         return message, fds
@@ -148,8 +168,9 @@ class Decoder:
                 fds = array.array("i")
                 fds.frombytes(content[: len(content) - len(content) % _FD_SIZE])
                 self._fds.extend(fds)
-        if flags & socket.MSG_CTRUNC or len(self._fds) > MAX_FDS:
-            raise WireError("descriptors were lost: too many came at once, or this process may open no more")
+        if len(self._fds) > MAX_FDS:
+            raise WireError("too many descriptors came at once")
+        self._lost = self._lost or bool(flags & socket.MSG_CTRUNC)
         if not data:
             self.close()
             raise EOFError

@@ -24,7 +24,7 @@ START = datetime(2025, 1, 31, 12, tzinfo=timezone.utc)
 def sandbox(name: str, seconds: float = 0, state: State = State.RUNNING, **metadata: str) -> Sandbox:
     at = START + timedelta(seconds=seconds)
     box, metrics = cast(Box, None), cast(Metrics, None)
-    return Sandbox(name, Plan(timeout=60, metadata=metadata), box, metrics, Limits(), at, at, state)
+    return Sandbox(name, Plan(timeout=60, metadata=metadata), box, metrics, Limits(), at, state)
 
 
 def names(sandboxes: object) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import resource
 import socket
 import struct
 import threading
@@ -105,6 +107,37 @@ def test_descriptors_nobody_announced_are_refused_and_closed(
         wire.recv(pair[1])
     assert os.read(reader, 1) == b"", "a copy of the other end is still open"
     os.close(reader)
+
+
+def test_descriptors_without_room_are_lost_and_no_more(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The rest of the message comes, what came of its descriptors is closed, the next message is whole."""
+    reader, writer = os.pipe()
+    with low_on_descriptors(1):
+        wire.send(pair[0], {"id": 7}, [writer] * 3)
+        with pytest.raises(wire.DescriptorsLost) as lost:
+            wire.recv(pair[1])
+    assert lost.value.message == {"id": 7}
+    wire.send(pair[0], {"id": 8}, [writer])
+    message, (passed,) = wire.recv(pair[1])
+    assert message == {"id": 8}
+    for fd in (writer, passed):
+        os.close(fd)
+    assert os.read(reader, 1) == b"", "a copy of the other end is still open"
+    os.close(reader)
+
+
+@contextlib.contextmanager
+def low_on_descriptors(left: int) -> Iterator[None]:
+    """Let this process open so many more descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probes = [os.dup(0) for _ in range(left + 1)]
+    for fd in probes:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probes[-1], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_end_of_the_stream_is_told_also_within_a_frame(pair: tuple[socket.socket, socket.socket]) -> None:

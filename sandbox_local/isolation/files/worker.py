@@ -117,6 +117,8 @@ class _Worker:
             frame = child.frames.read(child.sock)
             if frame is None:
                 return
+        except wire.DescriptorsLost as error:
+            frame = {"id": child.request_id, "error": describe(error)}, []
         except (EOFError, OSError, wire.WireError):
             message = "the operation was killed, perhaps for want of memory"
             frame = {"id": child.request_id, "error": {"kind": "internal", "message": message}}, []

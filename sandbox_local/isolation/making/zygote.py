@@ -11,12 +11,14 @@ import errno
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import stat
 from typing import Any, NoReturn
 
 from sandbox_local.isolation import syscalls, wire
+from sandbox_local.isolation.errors import describe
 from sandbox_local.isolation.ids import Namespace, Namespaces, kept_ids
 from sandbox_local.isolation.making import box, interpreter, privilege
 from sandbox_local.isolation.making.stage import build
@@ -47,6 +49,7 @@ def main(fd: int) -> NoReturn:
         new_user_namespace = privilege.enter_namespaces()
         if pid := os.fork():
             control.close()
+            syscalls.die_with_parent()
             os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
         syscalls.die_with_parent()
         step = "preparing what sandboxes are made of"
@@ -105,17 +108,19 @@ class Zygote:
         while True:
             try:
                 request, fds = wire.recv(self._control)
+            except wire.DescriptorsLost as lost:
+                wire.send(self._control, {"id": lost.message["id"], "error": describe(lost)})
+                continue
             except (EOFError, OSError):
                 os._exit(0)
-            number = request["id"]
+            passed: list[int] = []
             try:
                 operation = {"create": self._create, "release": self._release}[request["op"]]
                 answer, passed = operation(fds, **request["args"])
             except OSError as error:
-                answer, passed = {}, []
-                reply = {"id": number, "error": {"kind": "os", "errno": error.errno, "message": str(error)}}
+                reply = {"id": request["id"], "error": describe(error)}
             else:
-                reply = {"id": number, "ok": answer}
+                reply = {"id": request["id"], "ok": answer}
             try:
                 wire.send(self._control, reply, passed)
             finally:
@@ -125,6 +130,10 @@ class Zygote:
     def _create(self, fds: list[int], **wanted: Any) -> tuple[wire.Message, list[int]]:
         """Fork the first process of a box, whose socket came with the request, and then the entries
         to its control groups; returns its PID and pidfd."""
+        poll = select.poll()
+        poll.register(fds[0], 0)
+        if poll.poll(0):  # the other end is closed: the server has given up
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
         # Where templates can't be id-mapped, all boxes made of them have the ids that those are kept by.
         kept = kept_ids() if wanted.get("template") else None
         namespace = self._namespaces.take(kept if kept and kept.base else None)
@@ -141,10 +150,15 @@ class Zygote:
             self._namespaces.give_back(namespace)
             raise
         self._boxes[pid] = namespace
-        return {"pid": pid}, [syscalls.pidfd_open(pid)]
+        try:
+            return {"pid": pid}, [syscalls.pidfd_open(pid)]
+        except OSError:
+            self._release([], pid=pid)
+            raise
 
     def _release(self, fds: list[int], *, pid: int) -> tuple[wire.Message, list[int]]:
-        """Reap a box that has ended."""
+        """End a box if it has not ended, and reap it."""
+        os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         self._namespaces.give_back(self._boxes.pop(pid))
         return {}, []
