@@ -31,7 +31,7 @@ _END = 10.0
 """Seconds within which the kernel must have ended a box that was killed."""
 
 
-_LAST_WORDS = 0.1
+_LAST_WORDS = 1.0
 """Seconds by which the end of a box may be told later than the end of its file operations."""
 
 
