@@ -43,6 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 with open(os.path.join(os.path.dirname(state_file), "starts"), "a") as starts:
     starts.write(json.dumps({"environ": dict(os.environ), "pid": os.getpid(), "sid": os.getsid(0),
+                             "arguments": sys.argv,
                              "open": [os.path.realpath(f"/proc/self/fd/{fd}") for fd in range(64)]}) + "\\n")
 state = {"url": f"http://127.0.0.1:{server.server_port}", "api_key": "secret", "pid": 1, "version": "0"}
 with open(state_file + ".new", "w") as file:
@@ -93,6 +94,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     machine.serve(SERVER)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    monkeypatch.delenv("SANDBOX_LOCAL_INTERNET", raising=False)
     yield machine
     machine.stop()
 
@@ -103,6 +105,27 @@ def test_a_server_is_started_once_and_then_joined(machine: Machine) -> None:
     assert local.endpoint() == first
     assert len(machine.starts()) == 1
     assert machine.directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_who_wants_a_network_has_a_server_apart_from_that_of_who_does_not(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = local.endpoint()
+    assert "--internet" not in str(machine.starts()[0]["arguments"])
+    monkeypatch.setenv("SANDBOX_LOCAL_INTERNET", "1")
+    other = Machine(machine.root)
+    other.directory = machine.root / "run" / "sandbox-sync-internet"
+    try:
+        assert local.endpoint() == local.endpoint() != without
+        (start,) = other.starts()
+        assert "--internet" in str(start["arguments"])
+    finally:
+        other.stop()
+    monkeypatch.setenv("SANDBOX_LOCAL_INTERNET", "0")
+    assert local.endpoint() == without
+    monkeypatch.setenv("SANDBOX_LOCAL_INTERNET", "yes")
+    with pytest.raises(SandboxException, match=r"SANDBOX_LOCAL_INTERNET is 'yes'; it takes 1"):
+        local.endpoint()
 
 
 def test_the_key_is_in_no_repr() -> None:
