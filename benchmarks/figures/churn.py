@@ -52,7 +52,7 @@ def _held(server: LocalServer) -> dict[str, int]:
     directories = {tempfile.gettempdir(), "/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "/run")}
     return {
         "memory of the server": memory.resident(server.pid),
-        "memory of the zygote": memory.pss(found.zygote),
+        "memory of the zygote": sum(memory.resident(pid) for pid in found.zygote),
         "processes": len(pids),
         "threads": sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids),
         "descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),

@@ -39,15 +39,11 @@ def measure(server: LocalServer, options: dict[str, Any], rounds: int, count: in
     for _ in range(rounds * 4):
         early.append(milliseconds(lambda: first.commands.run("true")))
         late.append(milliseconds(lambda: others[-1].commands.run("true")))
-    ratios = [now / statistics.median(alone) for now in late]
-    yield Figure(
-        f"a command in the last of {count}, by one in a lone sandbox",
-        "ratio",
-        ratios,
-        2,
-        note=f"{statistics.median(late):.2f} by {statistics.median(alone):.2f} ms; "
-        f"in the first it takes {statistics.median(early):.2f} ms now",
-    )
+    ratio = statistics.median(late) / statistics.median(early)
+    times = f"{statistics.median(late):.2f} by {statistics.median(early):.2f} ms"
+    alone_ms = f"{statistics.median(alone):.2f} ms while the first was alone"
+    name = f"a command in the last of {count}, by one in the first"
+    yield Figure(name, "ratio", [ratio], 2, note=f"{times}; {alone_ms}")
     for sandbox in (first, *others):
         sandbox.kill()
 

@@ -12,12 +12,12 @@ from typing import Protocol, cast
 
 from sandbox_local.http.errors import ClientGone
 from sandbox_local.http.message import FileSlice
-from sandbox_local.threads import run_to_end, write_all
+from sandbox_local.http.pipe import Pipe
+from sandbox_local.threads import run_to_end
 
 log = logging.getLogger(__name__)
 
 _FILE_STEP = 4 << 20  # bytes of a file moved before others get their turn
-_RECEIVE_BUFFER = 256 << 10
 _KEEPALIVE_SECONDS = 60
 
 
@@ -196,11 +196,10 @@ class Link(asyncio.BufferedProtocol):
             OSError: The file can't be written.
         """
         loop = asyncio.get_running_loop()
-        buffer = memoryview(bytearray(min(length, _RECEIVE_BUFFER)))
-        with self._socket.dup() as source:
+        with self._socket.dup() as source, Pipe() as pipe:
             while length:
                 try:
-                    moved = await run_to_end(_move, source, fd, buffer, min(length, _FILE_STEP))
+                    moved = await run_to_end(pipe.move, source, fd, min(length, _FILE_STEP))
                 except (EOFError, ConnectionError):
                     raise ClientGone(self.peer) from None
                 length -= moved
@@ -261,22 +260,3 @@ async def _until(add: Callable[..., None], remove: Callable[[int], object], fd: 
         await ready
     finally:
         remove(fd)
-
-
-def _move(source: socket.socket, fd: int, buffer: memoryview, most: int) -> int:
-    """Move what has arrived from a non-blocking socket to a file; returns how many bytes that were.
-
-    Raises:
-        EOFError: The socket's other side will send no more.
-    """
-    moved = 0
-    while moved < most:
-        try:
-            count = source.recv_into(buffer[: most - moved])
-        except BlockingIOError:
-            break
-        if not count:
-            raise EOFError
-        write_all(fd, buffer[:count])
-        moved += count
-    return moved
