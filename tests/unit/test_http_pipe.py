@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -29,6 +30,11 @@ def file(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     yield fd
     os.close(fd)
+
+
+def move_for_ever(pipe: Pipe, source: socket.socket, fd: int) -> NoReturn:
+    while True:
+        pipe.move(source, fd, 100)
 
 
 def descriptors() -> int:
@@ -79,8 +85,7 @@ def test_nothing_yet_and_nothing_ever_are_told_apart(
         near.sendall(b"last")
         near.shutdown(socket.SHUT_WR)
         with pytest.raises(EOFError):
-            while True:
-                pipe.move(far, file, 100)
+            move_for_ever(pipe, far, file)
     assert os.pread(file, 100, 0) == b"last"
 
 
@@ -93,7 +98,6 @@ def test_file_that_takes_nothing_is_an_error(
     fd = os.open(tmp_path / "file", os.O_RDONLY)
     try:
         with Pipe() as pipe, pytest.raises(OSError, match="Bad file descriptor"):
-            while not pipe.move(far, fd, 100):
-                pass
+            move_for_ever(pipe, far, fd)
     finally:
         os.close(fd)
