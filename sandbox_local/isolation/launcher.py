@@ -86,7 +86,7 @@ class Launcher:
 
         Args:
             sock: The agent's end of its connection to the server; the caller keeps its own copy.
-            entries: The lists of tasks of the box's control groups; likewise.
+            entries: Descriptors by which it enters its control groups; likewise.
             wanted: What the box is to be.
 
         Returns:

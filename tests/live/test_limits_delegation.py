@@ -192,11 +192,52 @@ def test_a_box_lives_in_a_group_of_version_2_and_leaves_nothing_of_it(delegated:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["versions"] == {controller: "control group, version 2"}
-    [(names, bound)] = [entry for entry in report["found"].values() if "sleep" in entry[0]]
-    assert sorted(names) == ["sandbox", "sleep"]
+    [(names, bound)] = [entry for name, entry in report["found"].items() if name[-2:-1] == "/"]
+    assert len(names) == 2
+    assert "sandbox" in names
     assert bound == "0"
     servers = [entry[0] for name, entry in report["found"].items() if name.endswith(".server")]
     assert len(servers) == 1
     assert any("python" in name for name in servers[0])
     assert report["found"]["."][0] == []
     assert report["left"] == []
+
+
+_ENTER = """
+import os, sys
+from pathlib import Path
+from sandbox_local.isolation import syscalls
+from sandbox_local.isolation.making import entering
+
+group, may_be_born_there = sys.argv[1], sys.argv[2] == "yes"
+if not may_be_born_there:
+    def fork_into(fd):
+        raise OSError(38, "not implemented")
+    syscalls.fork_into = fork_into
+entries = [os.open(group, os.O_RDONLY | os.O_DIRECTORY)]
+pid = entering.fork(entries)
+if pid == 0:
+    print(Path("/proc/self/cgroup").read_text().split("::")[1].split()[0].endswith(group[-9:]), flush=True)
+    entering.enter(entries)
+    print(Path("/proc/self/cgroup").read_text().split("::")[1].split()[0].endswith(group[-9:]), flush=True)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)[1]))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("may_be_born_there", [True, False])
+def test_a_process_is_born_in_its_group_or_else_goes_there(
+    delegated: tuple[Path, str], may_be_born_there: bool
+) -> None:
+    group, _ = delegated
+    inner = group / "the-group"
+    inner.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", _ENTER, str(inner), "yes" if may_be_born_there else "no"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(may_be_born_there), "True"]

@@ -15,7 +15,7 @@ from sandbox_local.isolation.limits.hierarchy import Hierarchy, lineage
 
 PROCS = "cgroup.procs"
 ENTRIES = {1: "tasks", 2: PROCS}
-"""The file of a group, by version, by which a process with one thread enters it."""
+"""The file of a group, by version, to which a process with one thread writes "0" to enter."""
 
 _HANDED_ON = "cgroup.subtree_control"
 

@@ -1,8 +1,6 @@
 """The control groups of one server: one for each box and tree, inside of one that tells whose they are.
 
-A box's first process is put into its groups by itself: it is handed their open lists of tasks and writes "0"
-there before it does anything else. To be moved by another would cost several milliseconds, in which the
-kernel waits until no process of the machine is in the middle of a fork; so does a move in version 2.
+A box's first process is handed descriptors by which it enters its groups, see `making.entering`.
 """
 
 from __future__ import annotations
@@ -42,19 +40,20 @@ class Group:
 
     @contextlib.contextmanager
     def entries(self) -> Iterator[list[int]]:
-        """Descriptors that a process with one thread enters the groups by: it writes "0" to each.
+        """Descriptors by which the box's first process enters them: the directory of a group of version 2,
+        and the lists of tasks of those of version 1.
 
         Raises:
             OSError: This process may open no more.
         """
         with contextlib.ExitStack() as stack:
             fds = []
-            files = {
-                directory / delegation.ENTRIES[self._versions[controller]]: None
-                for controller, directory in self._directories.items()
-            }
-            for path in files:
-                fds.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+            versions = {group: self._versions[controller] for controller, group in self._directories.items()}
+            for group, version in versions.items():
+                if version == 2:
+                    fds.append(os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                else:
+                    fds.append(os.open(group / delegation.ENTRIES[1], os.O_WRONLY | os.O_CLOEXEC))
                 stack.callback(os.close, fds[-1])
             yield fds
 

@@ -12,7 +12,7 @@ from sandbox_local.isolation.ids import Namespace
 from sandbox_local.isolation.inside import oom
 from sandbox_local.isolation.inside.agent import Agent
 from sandbox_local.isolation.inside.spawn import Spawner
-from sandbox_local.isolation.making import rootfs
+from sandbox_local.isolation.making import entering, rootfs
 from sandbox_local.isolation.making.stage import Stage
 from sandbox_local.isolation.making.wanted import Wanted
 
@@ -48,13 +48,13 @@ def live(
 
     Args:
         control: To the server.
-        entries: The lists of tasks of the box's control groups.
+        entries: Of the box's control groups.
         stage: What boxes are made of.
         namespace: The box's user namespace.
         wanted: What the box is to be.
     """
     try:
-        _enter_groups(entries)  # all that follows is in the box's account
+        entering.enter(entries)  # all that follows is in the box's account
         score = oom.Score()
         _isolate(stage, namespace, wanted)
         syscalls.close_all_but(control.fileno(), score.fd)
@@ -63,12 +63,6 @@ def live(
         wire.send(control, {"event": "failed", "message": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(1)
-
-
-def _enter_groups(entries: list[int]) -> None:
-    for fd in entries:
-        os.write(fd, b"0")
-        os.close(fd)
 
 
 def _isolate(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:

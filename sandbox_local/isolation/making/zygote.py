@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from sandbox_local.isolation import syscalls, wire
 from sandbox_local.isolation.errors import describe
 from sandbox_local.isolation.ids import Namespace, Namespaces, kept_ids
-from sandbox_local.isolation.making import box, interpreter, privilege
+from sandbox_local.isolation.making import box, entering, interpreter, privilege
 from sandbox_local.isolation.making.stage import build
 from sandbox_local.isolation.making.trial import works
 from sandbox_local.isolation.making.wanted import Wanted
@@ -141,9 +141,10 @@ class Zygote:
             stage = self._stage.of(namespace.ids)
             syscalls.unshare(syscalls.CLONE_NEWPID)
             try:
-                pid = os.fork()
+                control, *entries = fds
+                pid = entering.fork(entries)
                 if pid == 0:
-                    box.live(socket.socket(fileno=fds[0]), fds[1:], stage, namespace, Wanted(**wanted))
+                    box.live(socket.socket(fileno=control), entries, stage, namespace, Wanted(**wanted))
             finally:
                 syscalls.setns(self._pid_namespace, syscalls.CLONE_NEWPID)
         except OSError:
