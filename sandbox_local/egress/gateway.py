@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import struct
 from ipaddress import IPv4Address
@@ -32,6 +33,25 @@ class Refused(Exception):
     """The sandbox may not go there."""
 
 
+class Work:
+    """The connections and questions of all sandboxes, which share the descriptors of this process."""
+
+    def __init__(self) -> None:
+        # A connection takes two; half of all is left for the rest of the server.
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is to be taken up."""
+        return len(self._tasks) >= self._most
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        """Take something up until it is done."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
 class Egress:
     """Gives sandboxes a way out.
 
@@ -43,6 +63,7 @@ class Egress:
     def __init__(self, own_port: int, resolver: Resolver | None = None) -> None:
         self._own_port = own_port
         self._resolver = resolver or Resolver()
+        self._work = Work()
 
     async def prove(self, backend: Backend) -> None:
         """Find out whether boxes can have a way out, by one that has.
@@ -65,7 +86,7 @@ class Egress:
             BoxGone: The box has ended.
         """
         listener, questions = await box.egress()
-        gateway = Gateway(policy, self._resolver, self._own_port)
+        gateway = Gateway(policy, self._resolver, self._own_port, self._work)
         try:
             await gateway.start(listener, questions)
         except BaseException:
@@ -83,11 +104,13 @@ class Gateway:
         policy: Its rules.
         resolver: Knows names.
         own_port: Where this server listens.
+        work: What all sandboxes have under way.
     """
 
-    def __init__(self, policy: Policy, resolver: Resolver, own_port: int) -> None:
+    def __init__(self, policy: Policy, resolver: Resolver, own_port: int, work: Work) -> None:
         self._names = Names(resolver, policy)
         self._own_port = own_port
+        self._work = work
         self._connections: set[_Connection] = set()
         self._questions: set[asyncio.Task[None]] = set()
         self._server: asyncio.AbstractServer | None = None
@@ -125,17 +148,19 @@ class Gateway:
 
     def accepted(self, inner: End) -> None:
         """Take up a connection of the sandbox's."""
-        if len(self._connections) >= MOST_CONNECTIONS:
+        if len(self._connections) >= MOST_CONNECTIONS or self._work.full:
             inner.reset()
             return
         connection = _Connection(inner, self._names, self._own_port)
+        self._work.add(connection.task)
         self._connections.add(connection)
         connection.task.add_done_callback(lambda _: self._connections.discard(connection))
 
     def asked(self, data: bytes, sender: tuple[str, int]) -> None:
         """Take up a datagram with a question; what is too much is lost, as datagrams are."""
-        if len(self._questions) < _MOST_QUESTIONS:
+        if len(self._questions) < _MOST_QUESTIONS and not self._work.full:
             task = asyncio.get_running_loop().create_task(self._answer(data, sender))
+            self._work.add(task)
             self._questions.add(task)
             task.add_done_callback(self._questions.discard)
 

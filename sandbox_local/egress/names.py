@@ -12,6 +12,9 @@ from sandbox_local.egress.resolver import NoAnswer, Resolver
 # Of no use without IPv6, or, with the keys of encrypted ClientHellos, in the way of rules about names.
 _WITHHELD = frozenset({message.AAAA, message.SVCB, message.HTTPS})
 
+# Whole zones; what this machine's name servers give it is not the sandbox's to have.
+_REFUSED = frozenset({message.AXFR, message.IXFR})
+
 _MOST_TOLD = 4096
 
 
@@ -39,7 +42,7 @@ class Names:
             question = message.question(asked)
         except message.Malformed:
             return None
-        if not self.policy.resolves(question.name):
+        if question.kind in _REFUSED or not self.policy.resolves(question.name):
             return message.reply(asked, message.REFUSED)
         if question.kind in _WITHHELD:
             return message.reply(asked)

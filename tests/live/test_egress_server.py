@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,24 @@ def test_rules_that_are_wrong_or_beyond_this_server_are_refused_by_name(
 ) -> None:
     with pytest.raises(SandboxException, match=said):
         Sandbox.create(network=network, **on)
+
+
+def test_this_machine_is_reached_by_its_address_when_that_is_named(on: dict[str, Any]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.77", 9))
+        except OSError:
+            pytest.skip("this machine has no address but its loopback's")
+        address = sock.getsockname()[0]
+    with socket.create_server((address, 0)) as listener, Sandbox.create(**on) as sandbox:
+        listener.settimeout(20)
+        connect = CONNECT.format(port=listener.getsockname()[1]) + address
+        assert "Error" in sandbox.commands.run(connect + " 2>&1 || true").stdout
+        sandbox.update_network({"allow_out": [address]})
+        command = sandbox.commands.run(connect, background=True)
+        with listener.accept()[0] as peer:
+            peer.sendall(b"y")
+            assert command.wait().stdout == "y\n"
 
 
 def test_a_sandbox_reaches_what_its_rules_say_from_now_on() -> None:
