@@ -30,13 +30,15 @@ def built(store: Store, suite: str, mirror: str | None, include: str) -> Iterato
         )
     if program is None:
         raise TemplateError("debootstrap is not installed; `apt install debootstrap` as root")
+    if suite.startswith("-") or (mirror or "").startswith("-"):
+        raise TemplateError("no release and no mirror begins with '-'")
     store.make()
     sweep(store)
     build_id, lock = store.begin()
     try:
         rootfs = store.path / build_id / ROOTFS
         packages = ",".join(filter(None, (*_ALWAYS, include)))
-        command = [program, "--variant=minbase", f"--include={packages}", "--", suite, str(rootfs)]
+        command = [program, "--variant=minbase", f"--include={packages}", suite, str(rootfs)]
         done = subprocess.run(
             [*command, mirror] if mirror else command, check=False, stdin=subprocess.DEVNULL
         )
