@@ -39,10 +39,10 @@ def opened(source: Path) -> Iterator[BinaryIO]:
         with _packed(source) as file:
             yield file
         return
+    if not source.is_file():  # to open a pipe might take for ever
+        raise TemplateError(f"{source} is neither an archive nor a directory")
     with open(source, "rb", buffering=0) as raw:
         file = cast(BinaryIO, raw)
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise TemplateError(f"{source} is neither an archive nor a directory")
         start = file.read(6)
         file.seek(0)
         if start.startswith(_ZSTD):

@@ -151,11 +151,7 @@ class Store:
 
     def templates(self) -> list[Stored]:
         """Every template, by name."""
-        try:
-            names = os.listdir(self.path)
-        except OSError:
-            return []
-        found = (self.find(name[: -len(_SUFFIX)]) for name in sorted(names) if name.endswith(_SUFFIX))
+        found = (self.find(path.name[: -len(_SUFFIX)]) for path in self._files())
         return [template for template in found if template]
 
     def find(self, name: str) -> Stored | None:
@@ -164,7 +160,7 @@ class Store:
             return None
         try:
             stored = Stored(**json.loads((self.path / f"{name}{_SUFFIX}").read_bytes()))
-        except (OSError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):
             return None
         return stored if stored.name == name and _BUILD.fullmatch(stored.build_id) else None
 
@@ -236,4 +232,13 @@ class Store:
         return found
 
     def _present(self) -> set[str]:
-        return {template.build_id for template in self.templates()}
+        """The builds that files name, whatever else may be wrong with these."""
+        texts = (path.read_text(errors="replace") for path in self._files())
+        return {match[0] for text in texts for match in _BUILD.finditer(text)}
+
+    def _files(self) -> list[Path]:
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        return [self.path / name for name in sorted(names) if name.endswith(_SUFFIX)]

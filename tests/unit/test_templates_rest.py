@@ -146,6 +146,13 @@ def test_files_of_the_store_that_make_no_sense_are_no_templates(store: Store, co
     assert [stored.name for stored in store.templates()] == [NAME]
 
 
+def test_the_files_of_a_template_outlive_damage_to_what_names_them(store: Store) -> None:
+    file = store.path / f"{NAME}.json"
+    file.write_text(file.read_text()[:-1])
+    assert store.templates() == []
+    assert store.leftovers() == []
+
+
 def test_where_templates_are_kept_can_be_told(tmp_path: Path) -> None:
     assert default_directory({"SANDBOX_SYNC_TEMPLATES": "/x"}) == Path("/x")
     usual = Path("/var/lib") if os.geteuid() == 0 else tmp_path
