@@ -85,6 +85,8 @@ class _Upstream:
         self._behind = b""  # bytes that follow the head of a 101
 
     async def exchange(self, request: Request) -> Response:
+        if request.body.length is None and request.body.complete and not request.body.buffered:
+            request.body.length = 0  # HTTP/2 announces no length, not even of what has no body
         upgrade = request.headers.get("upgrade") if request.version == "1.1" else None
         self._writer.write(_head(request, upgrade))
         self._sending = asyncio.get_running_loop().create_task(self._send_body(request))
@@ -164,7 +166,7 @@ class _Upstream:
                     await self._receive()
                 except EOFError:
                     if framed:
-                        raise ConnectionResetError("the sandbox's server cut its answer") from None
+                        raise EOFError("the sandbox's server cut its answer") from None
                     return
         finally:
             await self.close()

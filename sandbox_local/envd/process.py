@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ from sandbox_local.rpc import Code, Context, RpcError, owns_deadline
 _EXIT_KEPT = 30.0  # seconds for which the end of a process can still be asked for
 _KEEPALIVE = 90  # seconds, unless the client asks for another interval
 _MAX_KEEPALIVE = 24 * 3600
+_INTEGER = re.compile(r"\+?[0-9]{1,30}", re.ASCII)
 
 _T = TypeVar("_T")
 _Response = TypeVar("_Response", pb.StartResponse, pb.ConnectResponse)
@@ -316,11 +318,9 @@ async def _follow(
 
 def keepalive_interval(header: str | None) -> int:
     """Seconds between signs of life, of the header that asks for them; what makes no sense is the default."""
-    try:
-        seconds = int(header or "")
-    except ValueError:
+    if header is None or not _INTEGER.fullmatch(header):
         return _KEEPALIVE
-    return min(seconds, _MAX_KEEPALIVE) if seconds > 0 else _KEEPALIVE
+    return min(int(header), _MAX_KEEPALIVE) or _KEEPALIVE
 
 
 async def _write(running: Running, data: pb.ProcessInput) -> None:

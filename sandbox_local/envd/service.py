@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from sandbox_sync_rpc import services
 
 from sandbox_local.envd.access import check_file_access, check_token
-from sandbox_local.envd.boxfiles import RpcFiles
+from sandbox_local.envd.boxfiles import RpcFiles, ask
 from sandbox_local.envd.download import read_file
 from sandbox_local.envd.filesystem import FilesystemService
 from sandbox_local.envd.metrics import Metrics
@@ -16,7 +16,7 @@ from sandbox_local.envd.process import ProcessService
 from sandbox_local.envd.upload import Uploads
 from sandbox_local.envd.watch import WatchService
 from sandbox_local.http import HttpError, Request, Response
-from sandbox_local.isolation.base import Box, Limits
+from sandbox_local.isolation.base import Box, Limits, UnknownUser
 from sandbox_local.rpc import Rpc, basic_user, refuse
 
 _METHODS = {
@@ -107,6 +107,7 @@ class Envd:
         if request.method not in _METHODS[path]:
             allowed = ", ".join(_METHODS[path])
             raise HttpError(405, f"{path} is for {allowed}", headers={"allow": allowed})
+        await self._check_user(request)
         if path == "/health":
             return Response(204, {"cache-control": "no-store"})
         if path == "/metrics":
@@ -121,6 +122,15 @@ class Envd:
         if operation == "read":
             return await read_file(self._box, request, user)
         return await self._uploads.write(request, user)
+
+    async def _check_user(self, request: Request) -> None:
+        """Refuse a request in the name of a user that the box has not, whatever it is for."""
+        user = basic_user(request.headers)
+        if user:
+            try:
+                await ask(self._box, "expand", user=user, path="")
+            except UnknownUser as error:
+                raise HttpError(401, str(error)) from None
 
 
 def _open_to_browsers(request: Request, response: Response) -> Response:

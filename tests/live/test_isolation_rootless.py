@@ -8,7 +8,7 @@ import pytest
 
 from tests.live.unprivileged import run_unprivileged
 
-_PROGRAM = """
+_PROGRAM = '''
 import asyncio, json, os, sys
 from sandbox_local.isolation.base import BoxSpec, Command, Limits
 from sandbox_local.isolation.namespaces import NamespaceBackend
@@ -29,6 +29,25 @@ async def run(box, script, user="user"):
     ended = await process.exit
     return [ended.code, out, err]
 
+LISTEN = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+socket.create_server((sys.argv[1], 8000), family=family).accept()[0].sendall(sys.argv[1].encode())
+"""
+
+async def ask(box, host):
+    server = await box.spawn(Command(["python3", "-c", LISTEN, host], "user"))
+    while True:
+        try:
+            sock = await box.connect(8000)
+            break
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
+    with sock:
+        answer = await asyncio.get_running_loop().sock_recv(sock, 100)
+    await asyncio.gather(output(server.stdout), output(server.stderr), server.exit)
+    return answer.decode()
+
 async def main():
     backend = NamespaceBackend(**OPTIONS)
     await backend.start()
@@ -38,6 +57,7 @@ async def main():
         told[name] = await run(box, script, user)
     await box.files("make_dir", path="made", user="user")
     told["made"] = await run(box, "stat -c %U ~/made; touch ~/made/x")
+    told["ports"] = [await ask(box, "127.0.0.1"), await ask(box, "::1")]
     two = Command(["/bin/bash", "-c", "setsid sleep 999 & sudo sleep 999"], "user", pty=(80, 24))
     tree = await box.spawn(two)
     while (await run(box, "pgrep -cx sleep"))[1] != "2\\n":
@@ -51,7 +71,7 @@ async def main():
     print(json.dumps(told))
 
 asyncio.run(main())
-"""
+'''
 
 
 def _told(scripts: dict[str, tuple[str, str]], **options: bool) -> dict[str, list[object]]:
@@ -82,6 +102,7 @@ def test_an_unprivileged_user_gets_boxes_with_users_sudo_and_bounds() -> None:
     assert told["hidden"][:2] in ([1, ""], [2, ""], [0, ""])
     assert told["made"] == [0, "user\n", ""]
     assert told["killed"] == [1, "", ""]
+    assert told["ports"] == ["127.0.0.1", "::1"]
 
 
 @pytest.mark.parametrize("expose", [True, False])

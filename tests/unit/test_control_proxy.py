@@ -6,6 +6,7 @@ import asyncio
 import socket
 from typing import cast
 
+import httpx
 import pytest
 
 from sandbox_local import proxy
@@ -287,3 +288,49 @@ def test_a_large_answer_waits_for_a_slow_reader() -> None:
         writer.close()
 
     with_proxy(peer, test)
+
+
+def test_a_request_over_http2_without_a_body_has_none_inside() -> None:
+    seen: list[bytes] = []
+
+    async def test(through: Through) -> None:
+        def get() -> httpx.Response:
+            with httpx.Client(http1=False, http2=True, trust_env=False) as client:
+                return client.get(f"http://127.0.0.1:{through.port}/x")
+
+        answer = await asyncio.to_thread(get)
+        assert (answer.status_code, answer.http_version, answer.text) == (200, "HTTP/2", "ok")
+        assert b"transfer-encoding" not in seen[0].lower()
+
+    with_proxy(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", seen), test)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 099 Odd\r\n\r\n",
+        b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Odd: \x7f\xff\x01\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Odd: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX Odd: a\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx",
+        b"HTTP/1.1 204 None\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 304 Same\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
+        b"HTTP/0.9 200 OK\r\n\r\n",
+        b"\0" * 1000,
+    ],
+)
+def test_odd_answers_do_not_disturb_the_server(answer: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def test(through: Through) -> None:
+        for method in (b"GET", b"HEAD"):
+            received = await asyncio.wait_for(through.get(method=method), 5)
+            assert received.startswith(b"HTTP/1.1 ")
+            assert received.count(b"HTTP/1.1 ") == 1
+
+    with_proxy(answering(answer), test)
+    assert [record for record in caplog.records if record.exc_info] == []
