@@ -109,9 +109,11 @@ def test_a_number_that_another_process_has_now_is_no_living_server(tmp_path: Pat
     before, started = head.rsplit("-", 1)
     elsewhere = own.replace(before.split("-")[1], "1")
     reused = f"{before}-{int(started) + 1}-{number}"
-    for name in (own, elsewhere, reused, f"{reused}.server", "sandboxes", "sandboxes-of-another-program"):
+    names = (own, elsewhere, reused, f"{reused}.server", "sandboxes", "sandboxes-of-another-program")
+    for name in (*names, f"sandboxes/of/{reused}"):
         (tmp_path / name / "0").mkdir(parents=True)
     assert not leftovers.remove(tmp_path)
+    assert list((tmp_path / "sandboxes" / "of").iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {
         own,
         elsewhere,

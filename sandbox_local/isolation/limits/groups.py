@@ -88,12 +88,14 @@ class Groups:
         name = leftovers.own_name()
         self._places: dict[str, Place] = {}
         self._parents: dict[Path, Place] = {}
+        self._tops: set[Path] = set()
         causes: dict[str, str] = {}
         trees = _trees()
         for tree in trees:
             wanted = tree.controllers & set(settings.CONTROLLERS)
             if not wanted:
                 continue
+            self._tops.add(tree.top)
             place = delegation.find(tree, wanted, f"{name}.server")
             directory = place.path / name
             usable = self._open(place, directory)
@@ -158,7 +160,7 @@ class Groups:
     async def remove_leftovers(self) -> None:
         """Remove what servers left behind that were killed, once their boxes have ended, too."""
         deadline = time.monotonic() + _LEFT_BY_KILLED
-        while sum(leftovers.remove(place.path) for place in self._parents.values()):
+        while await asyncio.to_thread(lambda: sum(map(leftovers.remove, self._tops))):
             if time.monotonic() > deadline:
                 return  # for the next start
             await asyncio.sleep(0.05)

@@ -20,14 +20,16 @@ def own_name() -> str:
     return f"sandboxes-{_namespace()}-{os.getpid()}-{_started(os.getpid())}-{next(_numbers)}"
 
 
-def remove(parent: Path) -> bool:
-    """Remove the groups of dead servers in a group; True if something of them lives yet."""
-    living = False
-    for directory in parent.glob("sandboxes-*"):
-        match = _NAME.fullmatch(directory.name)
-        if match and int(match[1]) == _namespace() and _started(int(match[2])) != int(match[3]):
-            living |= not remove_tree(directory)
-    return living
+def remove(top: Path) -> bool:
+    """Remove the groups of dead servers in a tree, wherever these were in it; True if some are in use yet."""
+    in_use = False
+    for parent, names, _ in os.walk(top):
+        groups = [name for name in names if _NAME.fullmatch(name)]
+        names[:] = set(names).difference(groups)
+        if groups and os.access(parent, os.W_OK):
+            dead = [Path(parent, name) for name in groups if _is_dead(name)]
+            in_use |= sum(map(remove_tree, dead)) < len(dead)
+    return in_use
 
 
 def remove_tree(directory: Path) -> bool:
@@ -42,6 +44,12 @@ def remove_tree(directory: Path) -> bool:
     except OSError:
         return False
     return removed
+
+
+def _is_dead(name: str) -> bool:
+    match = _NAME.fullmatch(name)
+    assert match
+    return int(match[1]) == _namespace() and _started(int(match[2])) != int(match[3])
 
 
 def _namespace() -> int:
