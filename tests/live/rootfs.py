@@ -19,12 +19,21 @@ def make_rootfs(directory: Path, programs: tuple[str, ...] = PROGRAMS) -> Path:
     for name in programs:
         program = shutil.which(name)
         assert program
-        needed = subprocess.run(["ldd", program], capture_output=True, text=True, timeout=30, check=False)
-        _copy(program, directory / "bin" / name)
-        for word in needed.stdout.split():
-            if word.startswith("/"):
-                _copy(word, directory / word[1:])
+        _add_program(directory, program, f"bin/{name}")
     return directory
+
+
+def add_python(directory: Path) -> bool:
+    """Add this machine's own Python to a root file system; False if it has none."""
+    program = "/usr/bin/python3"
+    command = [program, "-ISc", "import os; print(os.path.dirname(os.__file__))"]
+    if not os.access(program, os.X_OK):
+        return False
+    library = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    _add_program(directory, program, program[1:])
+    left_out = shutil.ignore_patterns("__pycache__", "*-packages", "config-*", "idlelib", "lib2to3", "test")
+    shutil.copytree(library, directory / library[1:], ignore=left_out, symlinks=True)
+    return True
 
 
 def make_archive(path: Path, rootfs: Path, *entries: tarfile.TarInfo, mode: str = "w") -> Path:
@@ -90,6 +99,14 @@ def snapshot(directory: Path, skip: Callable[[str], bool] = lambda _: False) -> 
             if not skip(full):
                 found[full] = (info.st_ino, info.st_mode, info.st_uid, info.st_size, info.st_mtime_ns)
     return found
+
+
+def _add_program(directory: Path, program: str, path: str) -> None:
+    needed = subprocess.run(["ldd", program], capture_output=True, text=True, timeout=30, check=False)
+    _copy(program, directory / path)
+    for word in needed.stdout.split():
+        if word.startswith("/"):
+            _copy(word, directory / word[1:])
 
 
 def _copy(source: str, target: Path) -> None:

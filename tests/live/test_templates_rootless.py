@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.rootfs import entry, make_archive, make_rootfs
+from tests.live.rootfs import add_python, entry, make_archive, make_rootfs
 from tests.live.unprivileged import run_unprivileged
 
 _PROGRAM = """
@@ -98,3 +98,12 @@ def test_an_unprivileged_user_imports_uses_and_removes_a_template(public: Path, 
     assert told["again"][0] == 0, told["again"]
     assert told["delete"] == [0, "", ""]
     assert told["left"] == []
+
+
+def test_sudo_works_in_a_template_that_has_python(public: Path) -> None:
+    rootfs = make_rootfs(public / "rootfs", ("bash", "id", "rm", "ls"))
+    if not add_python(rootfs):
+        pytest.skip("this machine has no Python of its own")
+    scripts = [("sudo id -u; sudo -u user id -un; sudo bash -c 'exit 3'", "user")]
+    told = json.loads(run_unprivileged(f"SOURCE, SCRIPTS = {str(rootfs)!r}, {scripts!r}\n" + _PROGRAM))
+    assert told["boxes"] == [[[3, "0\nuser\n", ""]]] * 2, told

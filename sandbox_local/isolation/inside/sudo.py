@@ -51,7 +51,10 @@ def install(directory: str, prefix: str, python: str | None, ids: Ids) -> None:
             tree.write(f"{home}/isolation/{name}", file.read(), ids)
     start = f"""import sys
 sys.path.append("{prefix}/{_HOME}")
-from sandbox_local.isolation.inside import sudo_shim
+try:
+    from sandbox_local.isolation.inside import sudo_shim
+except ImportError as error:
+    sys.exit(f"sudo: {{error}}; it needs Python's whole standard library: run commands as root instead")
 sys.exit(sudo_shim.main("{_SOCKET}", sys.argv[1:]))
 """
     if python:
