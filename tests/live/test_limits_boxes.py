@@ -134,15 +134,20 @@ def test_all_users_of_a_box_together_have_a_bounded_number_of_processes() -> Non
     program = (
         "import os, signal\n"
         "n = 0\n"
+        "all_there, say_so = os.pipe()\n"
         "for uid in range(2000, 2010):\n"
         "    if os.fork(): continue\n"
         "    os.setresuid(uid, uid, uid)\n"
+        "    os.close(say_so)\n"
+        "    os.read(all_there, 1)\n"
         "    try:\n"
         "        while os.fork(): n += 1\n"
         "    except OSError: print(n, flush=True)\n"
         "    signal.pause()\n"
+        "os.close(say_so)\n"
         "signal.pause()\n"
     )
+    limits = Limits(memory_bytes=512 * _MIB, processes=64)
 
     async def test(box: NamespaceBox, neighbour: NamespaceBox) -> None:
         many = await box.spawn(Command(["python3", "-c", program], "root"))
@@ -151,11 +156,13 @@ def test_all_users_of_a_box_together_have_a_bounded_number_of_processes() -> Non
         os.close(many.stderr)
         output = b""
         while output.count(b"\n") < 10:  # each has found its bound, or the box's
-            output += await read_some(many.stdout)
+            some = await read_some(many.stdout)
+            assert some
+            output += some
         os.close(many.stdout)
-        assert 0 < sum(map(int, output.split())) <= _SMALL.processes + 32
+        assert 0 < sum(map(int, output.split())) <= limits.processes + 32
 
-    _with_boxes(test, _SMALL, "pids")
+    _with_boxes(test, limits, "pids")
 
 
 def test_a_box_gets_the_share_of_a_processor_that_it_may_have() -> None:

@@ -51,7 +51,7 @@ def of_box(controller: str, version: int, limits: Limits) -> list[Setting]:
 
 def of_all(controller: str, version: int) -> list[Setting]:
     """The settings of the group that holds the groups of all boxes of a server: all of them together weigh
-    half of what the server does when there is not enough processor time for everybody."""
+    a little less than the server alone when there is not enough processor time for everybody."""
     if controller != "cpu":
         return []
-    return [Setting("cpu.weight", "50") if version == 2 else Setting("cpu.shares", "512")]
+    return [Setting("cpu.weight", "80") if version == 2 else Setting("cpu.shares", "820")]
