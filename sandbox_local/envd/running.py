@@ -144,7 +144,7 @@ class Running:
         """Publish what a stream has, up to a limit in bytes; True when it has ended."""
         while limit > 0:
             try:
-                chunk = os.read(self._streams[name], _READ)
+                chunk = os.read(self._streams[name], _EVENT_SIZE[name])
             except BlockingIOError:
                 return False
             except OSError:
@@ -152,9 +152,7 @@ class Running:
             if not chunk:
                 return True
             limit -= len(chunk)
-            size = _EVENT_SIZE[name]
-            for start in range(0, len(chunk), size):
-                self.output.publish(Data(name, chunk[start : start + size]), min(size, len(chunk) - start))
+            self.output.publish(Data(name, chunk), len(chunk))
         return False
 
     def _close_stream(self, name: str) -> None:

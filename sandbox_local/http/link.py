@@ -18,6 +18,7 @@ from sandbox_local.threads import run_to_end
 log = logging.getLogger(__name__)
 
 _FILE_STEP = 4 << 20  # bytes of a file moved before others get their turn
+_JOINED = 64 << 10
 _KEEPALIVE_SECONDS = 60
 
 
@@ -138,8 +139,12 @@ class Link(asyncio.BufferedProtocol):
 
     def write(self, *pieces: bytes) -> None:
         """Send bytes; they wait in memory while the client does not read, so follow with `drain`."""
-        if not self._finished and not self._transport.is_closing():
-            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._finished or self._transport.is_closing():
+            return
+        if len(pieces) > 1 and sum(map(len, pieces)) <= _JOINED:
+            pieces = (b"".join(pieces),)  # one packet; more than that fills packets without being copied
+        for piece in pieces:
+            self._transport.write(piece)
 
     def unsent(self) -> int:
         """Number of bytes that wait for the client to read."""
