@@ -15,7 +15,7 @@ _UNUSED = range(0x70000000, 0x80000000)
 """Ids that by convention no user, container manager or subordinate range takes."""
 
 _PROCESSES = 8192
-"""Of all users of a box together; the kernel counts them for the owner of the box's user namespace."""
+"""Of a namespace that is not for a box."""
 
 _FEWEST = 2000
 """Below this a range is of no use: system users and "user" would not fit."""
@@ -40,10 +40,18 @@ class Ids(NamedTuple):
 
 
 class Namespace(NamedTuple):
-    """A user namespace for one box at a time."""
+    """A user namespace for one box at a time.
+
+    Attributes:
+        fd: Stands for it.
+        ids: Its ids.
+        processes: How many processes all its users may have together. The kernel counts them for the owner of
+            the namespace, so this holds where that is an id of the box.
+    """
 
     fd: int
     ids: Ids
+    processes: int
 
 
 class Namespaces:
@@ -57,22 +65,24 @@ class Namespaces:
         self._made = 0
         self._ranges = _ranges()
 
-    def take(self, ids: Ids | None = None) -> Namespace:
+    def take(self, processes: int, ids: Ids | None = None) -> Namespace:
         """A user namespace that no living box has.
 
         Args:
+            processes: Bound of the processes of all its users together.
             ids: The ids that it is to have, if that matters.
 
         Raises:
             OSError: The kernel gives no more.
         """
         for number in reversed(range(len(self._free))):
-            if ids in (None, self._free[number].ids):
+            free = self._free[number]
+            if free.processes == processes and ids in (None, free.ids):
                 return self._free.pop(number)
         if ids is None:
             ids = self._ranges[self._made % len(self._ranges)]
             self._made += 1
-        return Namespace(make_namespace(ids), ids)
+        return Namespace(make_namespace(ids, processes), ids, processes)
 
     def give_back(self, namespace: Namespace) -> None:
         """Take back the namespace of a box that is dead to its last process."""
@@ -119,7 +129,7 @@ def _extents(path: str) -> list[range]:
     return [range(inside, inside + count) for inside, _, count in rows]
 
 
-def make_namespace(ids: Ids) -> int:
+def make_namespace(ids: Ids, processes: int = _PROCESSES) -> int:
     """A user namespace with that mapping. It needs a process to come into being, but not to stay."""
     told, tell = os.pipe()
     try:
@@ -134,7 +144,7 @@ def make_namespace(ids: Ids) -> int:
                 # What the kernel counts of a namespace counts for its owner, too: not for the host's root.
                 syscalls.change_user(ids.base)
             hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-            bound = _PROCESSES if hard == resource.RLIM_INFINITY else min(_PROCESSES, hard)
+            bound = processes if hard == resource.RLIM_INFINITY else min(processes, hard)
             resource.setrlimit(resource.RLIMIT_NPROC, (bound, bound))
             syscalls.set_dumpable(True)  # or its maps could not be written from here
             syscalls.unshare(syscalls.CLONE_NEWUSER)

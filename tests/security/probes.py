@@ -40,6 +40,15 @@ def call(number, *arguments):
         raise OSError(ctypes.get_errno(), "")
 
 
+def clone(flags):
+    pid = libc.syscall(ctypes.c_long(56 if X86 else 220), *map(ctypes.c_long, (flags | 17, 0, 0, 0, 0)))
+    if pid == 0:
+        os._exit(0)
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), "")
+    os.waitpid(pid, 0)
+
+
 def in_child(act):
     """Do something in a child; what it returns, or the name of what killed it."""
     told_here, tell = os.pipe()
@@ -166,8 +175,8 @@ P = ctypes.c_char_p
 for name, act in {
     "unshare user": lambda: call(272 if X86 else 97, 0x10000000),
     "unshare mount": lambda: call(272 if X86 else 97, 0x00020000),
-    "clone user": lambda: call(56 if X86 else 220, 0x10000000 | 17, 0, 0, 0, 0),
-    "clone net": lambda: call(56 if X86 else 220, 0x40000000 | 17, 0, 0, 0, 0),
+    "clone user": lambda: clone(0x10000000),
+    "clone net": lambda: clone(0x40000000),
     "clone3": lambda: call(435, 0, 0),
     "setns": lambda: call(308 if X86 else 268, -1, 0),
     "mount": lambda: call(165 if X86 else 40, 0, 0, 0, 0, 0),

@@ -162,6 +162,12 @@ def test_a_signature_is_good_for_what_it_says_only(client: RawClient, box: Sandb
     assert ask("GET", "f", "user", _signature("f", "read", "user", token[::-1], later), later) == 401
 
 
+def test_closed_ports_want_their_own_token(client: RawClient) -> None:
+    with client.create(**_SECURED, network={"allowPublicTraffic": False}) as closed:
+        for headers in ({}, {"E2b-Traffic-Access-Token": "x"}, {"E2b-Traffic-Access-Token": "\xff"}):
+            assert closed.ask("GET", "/", port=8000, headers=headers).status_code == 403
+
+
 def test_the_control_plane_wants_its_key_from_everybody(client: RawClient) -> None:
     """A page in a browser has no key, whatever name it has given to this machine."""
     host = urlsplit(client.url).netloc

@@ -26,6 +26,7 @@ from sandbox_local.isolation.making.trial import works
 from sandbox_local.isolation.making.wanted import Wanted
 
 _SUDO = "/usr/bin/sudo"
+_FIRST_PROCESSES = 8192  # of the box with which things are tried
 _OOM_SCORE = "100"
 """When the machine's memory is short, the boxes go before the server and the host's programs."""
 
@@ -94,7 +95,7 @@ class Zygote:
             privilege.share_watches()
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._namespaces = Namespaces()
-        first = self._namespaces.take()
+        first = self._namespaces.take(_FIRST_PROCESSES)
         python = interpreter.choose(expose=expose_python)
         stage = build(first.ids, python, sudo_shim=not _sudo_works(first), templates=templates)
         self._stage = stage.settle(first)
@@ -136,7 +137,8 @@ class Zygote:
             raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
         # Where templates can't be id-mapped, all boxes made of them have the ids that those are kept by.
         kept = kept_ids() if wanted.get("template") else None
-        namespace = self._namespaces.take(kept if kept and kept.base else None)
+        # Each user has the bound; where there are no control groups, all of them have twice that together.
+        namespace = self._namespaces.take(2 * wanted["processes"], kept if kept and kept.base else None)
         try:
             stage = self._stage.of(namespace.ids)
             syscalls.unshare(syscalls.CLONE_NEWPID)
