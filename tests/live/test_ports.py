@@ -113,7 +113,7 @@ def test_connect_tunnels_plain_tcp(client: RawClient, sandbox: Sandbox, how: str
 
 
 def test_a_tunnel_carries_much_both_ways_at_once(client: RawClient, sandbox: Sandbox) -> None:
-    blob = b"x" * (32 << 20)
+    blob = b"x" * (8 << 20)
     with (
         listening(sandbox, 2000),
         connected(client, f"CONNECT 2000-{sandbox.id}.x:1 HTTP/1.1\nHost: x") as (connection, _),
