@@ -18,6 +18,9 @@ Answer = tuple[wire.Message, list[int]]
 PATIENCE = 30.0
 """Seconds within which whoever does not have much to do answers; a few milliseconds, usually."""
 
+_TURN = 64
+"""Reads before everything else gets its turn: who never stops talking must not stop the server."""
+
 
 class Channel:
     """Asks whoever is at the other end, which is not trusted, and tells what it says on its own."""
@@ -168,7 +171,9 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            while self._open:
+            for _ in range(_TURN):
+                if not self._open:
+                    return
                 try:
                     frame = self._decoder.read(self._sock)
                 except wire.DescriptorsLost as lost:

@@ -186,11 +186,11 @@ class Box:
     def run(self, script: str, user: str = "user") -> str:
         """The standard output of a command of the shell, which must succeed."""
         with self.start(script, user) as stream:
-            output = b""
+            written = b""
             for event in stream.events():
-                output += base64.b64decode(event.get("data", {}).get("stdout", ""))
-                assert event.get("end", {}).get("exitCode", 0) == 0, (script, event, output)
-        return output.decode()
+                written += output(event)
+                assert event.get("end", {}).get("exitCode", 0) == 0, (script, event, written)
+        return written.decode()
 
     def watch(self, path: str) -> Stream:
         """Watch a directory."""
@@ -277,3 +277,8 @@ def exchange(port: int, method: str, path: str, fields: dict[str, str], content:
     if not 200 <= status < 300:
         raise Refused(status, body.decode(errors="replace"))
     return body
+
+
+def output(event: dict[str, Any]) -> bytes:
+    """What an event says a process has written to its standard output."""
+    return base64.b64decode(event.get("data", {}).get("stdout", ""))
