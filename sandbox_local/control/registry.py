@@ -25,7 +25,16 @@ from sandbox_local.egress.gateway import Egress, Gateway
 from sandbox_local.egress.policy import Policy
 from sandbox_local.envd.metrics import Metrics
 from sandbox_local.http import HttpError, Request, Response
-from sandbox_local.isolation.base import Backend, Box, BoxGone, BoxSpec, IsolationError, LauncherGone, Limits
+from sandbox_local.isolation.base import (
+    Backend,
+    Box,
+    BoxGone,
+    BoxSpec,
+    IsolationError,
+    LauncherGone,
+    Limits,
+    NoAnswer,
+)
 
 T = TypeVar("T")
 
@@ -411,7 +420,7 @@ class Registry:
         self._tasks.discard(task)
         # Asked for here so that asyncio does not complain where the one who waited has gone.
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, HttpError):
+        if error is not None and not isinstance(error, (HttpError, NoAnswer)):
             log.error("%s", error, exc_info=error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
@@ -19,6 +20,10 @@ from sandbox_local.isolation.undo import finish_or_undo
 log = logging.getLogger(__name__)
 
 _NOT_STARTED = "there are no sandboxes: the server's isolation has not been started"
+
+
+_SPARE_DESCRIPTORS = 16
+"""As many must be free when a box is made."""
 
 
 class NamespaceBackend:
@@ -151,11 +156,19 @@ class NamespaceBackend:
 async def _fork(launcher: Launcher, group: Group, wanted: Wanted) -> tuple[socket.socket, int, int]:
     ours, theirs = socket.socketpair()
     try:
+        _leave_room(ours)
         with theirs, group.entries() as entries:
             return ours, *await launcher.fork(theirs, entries, wanted)
     except BaseException:
         ours.close()
         raise
+
+
+def _leave_room(sock: socket.socket) -> None:
+    """See that descriptors are left for the use of boxes, and for those who come to end them."""
+    with contextlib.ExitStack() as spare:
+        for _ in range(_SPARE_DESCRIPTORS):
+            spare.enter_context(sock.dup())
 
 
 def _wanted(spec: BoxSpec, groups: Groups) -> Wanted:

@@ -109,8 +109,10 @@ class FaultServer:
         # What the server leaves of its own would be here.
         self.temporary = who.own(Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp")))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        lifeline, self._lifeline = os.pipe()  # whatever ends the tests ends the server
         self._process = subprocess.Popen(
-            [who.python, "-c", prelude + _MAIN, "serve", "--print-env", *arguments],
+            [who.python, "-c", prelude + _MAIN, "serve", "--print-env", f"--lifeline={lifeline}", *arguments],
+            pass_fds=[lifeline],
             cwd="/",
             env={**environment(), "TMPDIR": str(self.temporary), **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -119,6 +121,7 @@ class FaultServer:
             start_new_session=True,
             **who.popen_options(),  # type: ignore[call-overload]
         )
+        os.close(lifeline)
         self.pid = self._process.pid
         try:
             self._ready()
@@ -158,6 +161,7 @@ class FaultServer:
         finally:
             assert self._process.stdout is not None
             self._process.stdout.close()
+            os.close(self._lifeline)
             log = self.log
             self._log.close()
             left = list(self.temporary.iterdir())

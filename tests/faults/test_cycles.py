@@ -11,7 +11,7 @@ from tests.faults.servers import FaultServer, Identity
 TIMES = 1000
 THREADS = 4
 MEMORY = 8 << 20
-"""Bytes: allocators keep some of what was in use at once, and processes that ended are known for 30 s more."""
+"""Bytes: allocators keep some of what was in use, and processes that ended are known for 30 s more."""
 
 
 def keys() -> int:

@@ -45,7 +45,8 @@ def refused_in_time(ask: object) -> Refused:
 def test_a_stopped_agent_delays_nobody_for_ever(who: Identity) -> None:
     with FaultServer(who, prelude=IMPATIENT) as server:
         client = server.client()
-        client.create().kill()
+        for box in [client.create() for _ in range(3)]:
+            box.kill()
         other = client.create()
         other.run("true")
         before = Census.of(server)
