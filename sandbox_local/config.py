@@ -29,6 +29,7 @@ class Config:
         state_file: File to write when ready: where the server is and how to use it.
         idle_exit: Seconds without a sandbox and without a request after which the server ends by itself.
         lifeline: Descriptor whose end of file ends the server: the process that started it has died.
+        isolation: Whose kernel commands run on: the host's ("namespaces") or gVisor's ("gvisor").
         limits: What each sandbox may use.
         internet: Whether sandboxes have a network.
         templates: Directory that templates are kept in, or None for a server that has `base` alone.
@@ -41,6 +42,7 @@ class Config:
     state_file: Path | None = None
     idle_exit: float | None = None
     lifeline: int | None = None
+    isolation: str = "namespaces"
     limits: Limits = field(default_factory=Limits)
     internet: bool = False
     templates: Path | None = None

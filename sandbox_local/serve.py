@@ -23,6 +23,9 @@ from sandbox_local.egress.gateway import Egress
 from sandbox_local.envd.service import Envd
 from sandbox_local.http import Server, listen
 from sandbox_local.http.limits import Limits
+from sandbox_local.isolation.errors import IsolationError
+from sandbox_local.isolation.gvisor.runsc import Runsc
+from sandbox_local.isolation.gvisor.runsc import find as find_runsc
 from sandbox_local.isolation.namespaces import NamespaceBackend
 from sandbox_local.plane import SandboxPlane
 from sandbox_local.statefile import StateFile
@@ -75,8 +78,9 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
                 "programs on this one; its sandboxes are not meant for hostile code of strangers",
                 host,
             )
+        runsc = _runsc(config)
         store = _open_store(config.templates)
-        backend = NamespaceBackend(templates=str(store.path) if store else None)
+        backend = NamespaceBackend(templates=str(store.path) if store else None, runsc=runsc)
         stack.push_async_callback(backend.close)
         await backend.start()
         backend.check(config.limits)
@@ -100,6 +104,21 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
             stack.callback(StateFile.write(config.state_file, state).remove)
         on_ready(url)
         await _until_idle(config.idle_exit, app, registry)
+
+
+def _runsc(config: Config) -> Runsc | None:
+    """gVisor's program, if it was asked for.
+
+    Raises:
+        IsolationError: It is missing, or can't do what else was asked for.
+    """
+    if config.isolation != "gvisor":
+        return None
+    if config.internet:
+        raise IsolationError(
+            "sandboxes with gVisor have no internet. Remedy: do without --internet, or without gVisor"
+        )
+    return find_runsc()
 
 
 def version() -> str:

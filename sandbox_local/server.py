@@ -44,6 +44,8 @@ class LocalServer:
         cpus: The time of how many processors it may use; of all by default.
         internet: Whether sandboxes have a network, as their rules allow it.
         templates: Directory that templates are kept in, if not the usual one.
+        isolation: Whose kernel commands run on: this machine's ("namespaces"), or gVisor's ("gvisor"), which
+            needs its program `runsc` on PATH.
 
     Example:
         >>> with LocalServer() as server:
@@ -61,9 +63,11 @@ class LocalServer:
         cpus: float | None = None,
         internet: bool = False,
         templates: str | os.PathLike[str] | None = None,
+        isolation: str = "namespaces",
     ) -> None:
         self._host = host
         self._port = port
+        self._isolation = isolation
         self._limits = {"memory": memory, "disk": disk, "processes": processes, "cpus": cpus}
         self._internet = internet
         self._templates = templates
@@ -148,6 +152,7 @@ class LocalServer:
         child_end, self._lifeline = os.pipe()
         command = [sys.executable, "-m", "sandbox_local", "serve", "--print-env"]
         command += ["--host", self._host, "--port", str(self._port), "--lifeline", str(child_end)]
+        command += ["--isolation", self._isolation]
         command += [f"--{name}={value}" for name, value in self._limits.items() if value is not None]
         if self._internet:
             command.append("--internet")

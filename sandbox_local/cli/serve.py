@@ -61,6 +61,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--internet", action="store_true", help="give sandboxes a network, as their rules allow it"
     )
     add_store(parser)
+    parser.add_argument(
+        "--isolation",
+        choices=("namespaces", "gvisor"),
+        default="namespaces",
+        help="whose kernel commands run on: this machine's (default) or gVisor's, which needs `runsc`",
+    )
     parser.add_argument("--lifeline", type=int, metavar="FD", help="end when this descriptor does")
     limits = parser.add_argument_group("what each sandbox may use")
     limits.add_argument("--memory", type=size, metavar="SIZE", help=_MEMORY)
@@ -96,6 +102,7 @@ def _run(options: argparse.Namespace) -> int:
         state_file=options.state_file,
         idle_exit=options.idle_exit,
         lifeline=options.lifeline,
+        isolation=options.isolation,
         limits=limits,
         internet=options.internet,
         templates=options.templates,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
-import struct
-import termios
 from typing import NamedTuple
 
 from sandbox_sync_rpc.process_pb2 import ProcessConfig, ProcessEvent
@@ -88,9 +85,7 @@ class Running:
 
     def resize(self, columns: int, rows: int) -> None:
         """Set the size of the terminal; the process is told by SIGWINCH."""
-        assert self.process.pty is not None
-        size = struct.pack("HHHH", rows & 0xFFFF, columns & 0xFFFF, 0, 0)
-        fcntl.ioctl(self.process.pty, termios.TIOCSWINSZ, size)
+        self.process.resize(columns & 0xFFFF, rows & 0xFFFF)
 
     def abandon(self, error: BaseException) -> None:
         """End every reader with an exception, because the box has gone."""

@@ -166,7 +166,7 @@ class Process(Protocol):
         stdin: Descriptor that writes to its standard input, or None.
         stdout: Descriptor that reads its standard output, or None with a terminal.
         stderr: Descriptor that reads its standard error, or None with a terminal.
-        pty: The terminal's master descriptor, or None with pipes.
+        pty: Descriptor that reads what its terminal shows and writes what is typed, or None with pipes.
         exit: Resolves when the process has ended; raises BoxGone when its box ended instead. Whoever waits
             for it and may be cancelled shields it.
     """
@@ -183,6 +183,13 @@ class Process(Protocol):
 
         Raises:
             BoxGone: The box has ended.
+        """
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give its terminal another size; the process is told by SIGWINCH.
+
+        Raises:
+            ValueError: It has none.
         """
 
     async def kill_tree(self) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import signal
 import socket
 import stat
+import struct
+import termios
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -57,6 +60,16 @@ class NamespaceProcess:
         answer, _ = await self._agent.call("signal", {"command": self._number, "signum": signum})
         return answer.get("sent") is True
 
+    def resize(self, columns: int, rows: int) -> None:
+        """See `base.Process`."""
+        if self.pty is None:
+            raise ValueError("the process has no terminal")
+        if os.isatty(self.pty):
+            fcntl.ioctl(self.pty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        else:
+            arguments = {"command": self._number, "columns": columns, "rows": rows}
+            self._agent.tell({"id": self._agent.number(), "op": "resize", "args": arguments})
+
     async def kill_tree(self) -> None:
         """See `base.Process`."""
         await self._agent.call("kill_tree", {"command": self._number})
@@ -69,7 +82,7 @@ class NamespaceProcess:
         """
         if not isinstance(pid, int) or not 0 < pid < 1 << 22:
             raise ValueError("no process id")
-        if not all(_is_stream(fd) for fd in fds):
+        if not all(_is_stream(fd, terminal=command.pty is not None) for fd in fds):
             raise ValueError("no pipes")
         self.pid = pid
         for fd in fds:
@@ -376,9 +389,9 @@ def _check(command: Command) -> None:
             raise ValueError(f"a variable can't be named {name!r}")
 
 
-def _is_stream(fd: int) -> bool:
+def _is_stream(fd: int, *, terminal: bool) -> bool:
     mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or (terminal and stat.S_ISSOCK(mode))
 
 
 def _close_all(fds: Sequence[int]) -> None:

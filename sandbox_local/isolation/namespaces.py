@@ -10,6 +10,7 @@ import sys
 
 from sandbox_local.isolation.base import BoxSpec, Limits
 from sandbox_local.isolation.errors import IsolationError
+from sandbox_local.isolation.gvisor.runsc import Runsc
 from sandbox_local.isolation.launcher import Launcher
 from sandbox_local.isolation.limits.enforcement import Enforcement
 from sandbox_local.isolation.limits.groups import Group, Groups
@@ -29,15 +30,18 @@ _SPARE_DESCRIPTORS = 16
 class NamespaceBackend:
     """A `base.Backend`. It needs no privileges; as root it makes boxes that may change all of their files."""
 
-    def __init__(self, *, expose_python: bool = False, templates: str | None = None) -> None:
+    def __init__(
+        self, *, expose_python: bool = False, templates: str | None = None, runsc: Runsc | None = None
+    ) -> None:
         """Start nothing yet.
 
         Args:
             expose_python: Give boxes the Python that this server runs on, without its packages, even if the
                 host has one in /usr.
             templates: The directory of the store of templates.
+            runsc: gVisor's program, if commands are to run on its kernel.
         """
-        self._settings = {"expose_python": expose_python, "templates": templates}
+        self._settings = {"expose_python": expose_python, "templates": templates, "runsc": runsc}
         self._launcher: Launcher | None = None
         self._groups: Groups | None = None
         self._clearing: asyncio.Future[None] | None = None

@@ -141,6 +141,10 @@ class StandInProcess:
         os.kill(self.pid, signum)
         return True
 
+    def resize(self, columns: int, rows: int) -> None:
+        assert self.pty is not None
+        fcntl.ioctl(self.pty, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
     async def kill_tree(self) -> None:
         try:
             os.killpg(self.pid, signal.SIGKILL)

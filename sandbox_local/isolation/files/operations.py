@@ -128,7 +128,8 @@ def open_write(user: str, path: str, metadata: Mapping[str, str]) -> Answer:
         make_directories(posixpath.dirname(target), owner)
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | _OPEN, 0o666)
     try:
-        if check_regular(os.fstat(fd), target).st_dev == os.stat("/proc").st_dev:
+        proc = os.stat("/proc").st_dev  # not a file system of its own to who works for gVisor
+        if check_regular(os.fstat(fd), target).st_dev == proc != os.stat("/").st_dev:
             # Whoever gets the descriptor is not of this box, and the kernel judges a write by who does it.
             raise ValueError(f"what the kernel makes up is written by commands only: {text(target)}")
         give(fd, owner)

@@ -10,9 +10,8 @@ from typing import NoReturn
 from sandbox_local.isolation import syscalls, wire
 from sandbox_local.isolation.ids import Namespace
 from sandbox_local.isolation.inside import oom
-from sandbox_local.isolation.inside.agent import Agent
-from sandbox_local.isolation.inside.spawn import Spawner
-from sandbox_local.isolation.making import entering, rootfs
+from sandbox_local.isolation.making import entering
+from sandbox_local.isolation.making.firsts import First
 from sandbox_local.isolation.making.stage import Stage
 from sandbox_local.isolation.making.wanted import Wanted
 
@@ -24,29 +23,19 @@ _OWN_NAMESPACES = (
     | syscalls.CLONE_NEWUTS
 )
 
-_CAPABILITIES = frozenset(
-    {
-        *range(9),  # all about files, CHOWN to FSETID, and KILL, SETGID, SETUID, SETPCAP
-        10,  # NET_BIND_SERVICE
-        14,  # IPC_LOCK
-        15,  # IPC_OWNER
-        18,  # SYS_CHROOT
-        19,  # SYS_PTRACE
-        27,  # MKNOD, of pipes and sockets; devices need the host's
-        29,  # AUDIT_WRITE
-        31,  # SETFCAP
-    }
-)
-"""What a box's root may. All else is of no use without mounts and a network, but opens large parts of the
-kernel, such as its packet filters, to whoever looks for holes in them."""
-
 
 def live(
-    control: socket.socket, entries: list[int], stage: Stage, namespace: Namespace, wanted: Wanted
+    first: First,
+    control: socket.socket,
+    entries: list[int],
+    stage: Stage,
+    namespace: Namespace,
+    wanted: Wanted,
 ) -> NoReturn:
     """Be the first process of a box; it must already be the first of its PID namespace.
 
     Args:
+        first: What is particular to boxes of its kind.
         control: To the server.
         entries: Of the box's control groups.
         stage: What boxes are made of.
@@ -56,19 +45,19 @@ def live(
     try:
         entering.enter(entries)  # all that follows is in the box's account
         score = oom.Score()
-        _isolate(stage, namespace, wanted)
+        _isolate(first, stage, namespace, wanted)
         syscalls.close_all_but(control.fileno(), score.fd)
-        Agent(control, Spawner(namespace.ids, wanted.processes, wanted.data_bytes, score)).run()
+        first.run(control, namespace, wanted, score)
     except Exception as error:  # noqa: BLE001  whatever it is, the server is told, and the box ends
         wire.send(control, {"event": "failed", "message": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(1)
 
 
-def _isolate(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:
+def _isolate(first: First, stage: Stage, namespace: Namespace, wanted: Wanted) -> None:
     gc.enable()
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    rootfs.enter(stage, namespace, wanted)
+    first.enter(stage, namespace, wanted)
     syscalls.setns(namespace.fd, syscalls.CLONE_NEWUSER)
     if namespace.ids.size > 1:
         os.setgroups([])
@@ -76,7 +65,7 @@ def _isolate(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:
     os.setresuid(0, 0, 0)
     # A mount namespace of a user namespace that has less rights: nobody in there can undo the mounts.
     syscalls.unshare(_OWN_NAMESPACES)
-    syscalls.bound_capabilities(_CAPABILITIES)  # not this process's own: it executes nothing
+    first.bound()
     syscalls.set_dumpable(False)
     syscalls.loopback_up()
     socket.sethostname(wanted.hostname)

@@ -70,7 +70,16 @@ _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
 def enter(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:
-    """Build the root of a box and move into it; for its first process, still outside its user namespace.
+    """Build the root of a box and move into it; see `build`."""
+    build(stage, namespace, wanted)
+    _mount_proc()
+    syscalls.pivot_root(".")
+    # Not before: what links of a template lead to is to be looked for in the box.
+    etc.write_host_name("/etc", wanted.hostname, namespace.ids)
+
+
+def build(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:
+    """Build the root of a box, without /proc; for its first process, still outside its user namespace.
 
     Args:
         stage: What the box is made of.
@@ -93,10 +102,6 @@ def enter(stage: Stage, namespace: Namespace, wanted: Wanted) -> None:
     else:
         _show_host(stage, namespace)
     _mount_devices(namespace.ids, max(wanted.shm_bytes, _FEWEST_BYTES))
-    _mount_proc()
-    syscalls.pivot_root(".")
-    # Not before: what links of a template lead to is to be looked for in the box.
-    etc.write_host_name("/etc", wanted.hostname, namespace.ids)
 
 
 def _show_host(stage: Stage, namespace: Namespace) -> None:

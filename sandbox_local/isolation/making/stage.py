@@ -30,6 +30,8 @@ SUDO_LAYER = "sudo"
 """The part of `/template` that is laid over a template whose own sudo can't work."""
 
 _TEMPLATE = "/template"
+RUNSC = "/host/runsc"
+"""Where gVisor's program lies, if boxes need it."""
 _LOCAL = "local"
 _USR_PARTS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
@@ -62,7 +64,7 @@ class Stage(NamedTuple):
         return self._replace(template=self.template.of(ids))
 
 
-def build(ids: Ids, python: Python, *, sudo_shim: bool, templates: str | None) -> Stage:
+def build(ids: Ids, python: Python, *, sudo_shim: bool, templates: str | None, runsc: str = "") -> Stage:
     """Build the stage and move into it; for a process in mount and PID namespaces of its own.
 
     Args:
@@ -70,6 +72,7 @@ def build(ids: Ids, python: Python, *, sudo_shim: bool, templates: str | None) -
         python: The Python of the boxes.
         sudo_shim: Whether boxes need our own sudo.
         templates: The host's directory of templates.
+        runsc: Where gVisor's program is, if boxes need it.
 
     Raises:
         OSError: The kernel refused a step.
@@ -91,6 +94,9 @@ def build(ids: Ids, python: Python, *, sudo_shim: bool, templates: str | None) -
     if python.program:
         _show_program(python, f"{_STAGE}/host/python", own)
         binds[python.path] = "/host/python"
+    if runsc:
+        tree.bind_file(runsc, f"{_STAGE}{RUNSC}", own)
+        syscalls.set_readonly(f"{_STAGE}{RUNSC}")
     masks = python.masks()
     syscalls.bind(_STAGE, _STAGE, recursive=True)
     syscalls.pivot_root(_STAGE)

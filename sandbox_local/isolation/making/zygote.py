@@ -18,9 +18,11 @@ import stat
 from typing import Any, NoReturn
 
 from sandbox_local.isolation import syscalls, wire
-from sandbox_local.isolation.errors import describe
+from sandbox_local.isolation.errors import IsolationError, describe
+from sandbox_local.isolation.gvisor.first import GvisorFirst
 from sandbox_local.isolation.ids import Namespace, Namespaces, kept_ids
 from sandbox_local.isolation.making import box, entering, interpreter, privilege
+from sandbox_local.isolation.making.firsts import First, PlainFirst
 from sandbox_local.isolation.making.stage import build
 from sandbox_local.isolation.making.trial import works
 from sandbox_local.isolation.making.wanted import Wanted
@@ -75,6 +77,7 @@ class Zygote:
         new_user_namespace: bool,
         expose_python: bool,
         templates: str | None,
+        runsc: tuple[str, list[str]] | None,
     ) -> None:
         """Set the stage.
 
@@ -83,6 +86,7 @@ class Zygote:
             new_user_namespace: Whether its user namespace is its own.
             expose_python: Give boxes this Python even if the host has one in /usr.
             templates: The host's directory of templates.
+            runsc: Where gVisor's program is, and its flags, if commands are to run on its kernel.
 
         Raises:
             OSError: The kernel refused a step.
@@ -97,7 +101,15 @@ class Zygote:
         self._namespaces = Namespaces()
         first = self._namespaces.take(_FIRST_PROCESSES)
         python = interpreter.choose(expose=expose_python)
-        stage = build(first.ids, python, sudo_shim=not _sudo_works(first), templates=templates)
+        path, flags = runsc or ("", [])
+        if path and first.ids.size == 1:
+            raise IsolationError(
+                "gVisor needs a range of user ids. Remedy: run the server as root, or install newuidmap and "
+                "newgidmap (Debian: package uidmap) and give this user a range in /etc/subuid and /etc/subgid"
+            )
+        self._first: First = GvisorFirst(flags, python.path) if path else PlainFirst()
+        shim = bool(path) or not _sudo_works(first)  # gVisor knows no setuid programs
+        stage = build(first.ids, python, sudo_shim=shim, templates=templates, runsc=path)
         self._stage = stage.settle(first)
         self._namespaces.give_back(first)
         syscalls.set_dumpable(False)
@@ -146,7 +158,8 @@ class Zygote:
                 control, *entries = fds
                 pid = entering.fork(entries)
                 if pid == 0:
-                    box.live(socket.socket(fileno=control), entries, stage, namespace, Wanted(**wanted))
+                    sock = socket.socket(fileno=control)
+                    box.live(self._first, sock, entries, stage, namespace, Wanted(**wanted))
             finally:
                 syscalls.setns(self._pid_namespace, syscalls.CLONE_NEWPID)
         except OSError:
