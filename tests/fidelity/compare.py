@@ -20,12 +20,12 @@ class Reply:
     answer: Answer | str
     known: Mapping[str, str]
 
-    def comparable(self, words: Iterable[str]) -> Any:
+    def comparable(self, step: Step) -> Any:
         """What has to be equal on two servers."""
         if isinstance(self.answer, str):
             return self.answer
-        found = {word: word in self.answer.raw for word in words}
-        return {**self.answer.comparable(self.known), "words": found}
+        found = {word: word in self.answer.raw for word in step.words}
+        return {**without(self.answer.comparable(self.known), step.optional), "words": found}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Round:
 
     def difference(self) -> str | None:
         """The first difference between the two servers, in words."""
-        one, other = (reply.comparable(self.step.words) for reply in self.replies)
+        one, other = (reply.comparable(self.step) for reply in self.replies)
         if isinstance(one, str) and isinstance(other, str):
             return None
         if isinstance(one, str) or isinstance(other, str):
@@ -68,6 +68,15 @@ def _play(player: Player, step: Step) -> Reply:
     except Exception as error:  # noqa: BLE001 (a server may fail in any way: it is told, and the next step played)
         answer = f"no answer: {type(error).__name__}: {error}"
     return Reply(answer, dict(player.known))
+
+
+def without(value: Any, names: Iterable[str]) -> Any:
+    """A value of JSON without the members of these names."""
+    if isinstance(value, list):
+        return [without(item, names) for item in value]
+    if isinstance(value, dict):
+        return {key: without(item, names) for key, item in value.items() if key not in names}
+    return value
 
 
 def unlike(path: str, one: Any, other: Any) -> str | None:

@@ -40,6 +40,7 @@ class Step:
         repeat: A step that is asked again, for at most ten seconds, until it is as `expect` says.
         save: Names to save values of the answer under: name to path in its JSON, with dots.
         expect: What a server that keeps the contract answers; see `expectation`.
+        optional: Members of JSON objects that an answer may have or lack, whatever their values.
         words: Texts that must stand in the body, or in none: clients look for them.
     """
 
@@ -64,6 +65,7 @@ class Step:
     repeat: bool = False
     save: dict[str, str] = field(default_factory=dict)
     expect: dict[str, Any] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
 
@@ -93,5 +95,5 @@ def _step(written: dict[str, Any]) -> Step:
     else:
         plane = next(name for name in _PLANES if name in fields)
         fields.update(plane=plane, line=fields.pop(plane))
-    fields["words"] = tuple(fields.get("words", ()))
+    fields.update((name, tuple(fields.get(name, ()))) for name in ("optional", "words"))
     return Step(**fields)
