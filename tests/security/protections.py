@@ -131,6 +131,13 @@ _KERNEL = (
         (("    | syscalls.CLONE_NEWNET\n", ""), ("    syscalls.loopback_up()\n", "")),
         _door("host port", "user"),
     ),
+    _without(
+        "IPC namespace",
+        _BOX,
+        "    | syscalls.CLONE_NEWIPC\n",
+        "tests/live/test_doctor.py::test_everything_that_is_looked_at_holds",
+        "",
+    ),
     _without("masked files of /proc", _ROOTFS, '    "kallsyms",\n', _door("read /proc/kallsyms"), ""),
     _without(
         "no core files",
