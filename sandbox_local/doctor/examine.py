@@ -6,7 +6,7 @@ import asyncio
 import os
 
 from sandbox_local.config import Config
-from sandbox_local.doctor import bounds, inside, machine, network
+from sandbox_local.doctor import bounds, gvisor, inside, machine, network
 from sandbox_local.doctor.report import Report, Section
 from sandbox_local.isolation.base import BoxSpec
 from sandbox_local.isolation.errors import IsolationError
@@ -43,5 +43,5 @@ async def _sections(backend: NamespaceBackend) -> list[Section]:
     return [
         *await inside.examine(one, two),
         await bounds.examine(small, backend.enforcement, limits),
-        Section("More", [await network.examine(backend), machine.gvisor(), machine.debootstrap()]),
+        Section("More", [await network.examine(backend), await gvisor.examine(), machine.debootstrap()]),
     ]

@@ -23,18 +23,6 @@ def facts() -> dict[str, str]:
     }
 
 
-def gvisor() -> Finding:
-    """Whether the stronger backend can be chosen."""
-    if found := shutil.which("runsc"):
-        return Finding("gVisor", State.ON, f"{found} is there; `serve --isolation gvisor` uses it")
-    return Finding(
-        "gVisor",
-        State.OFF,
-        "runsc is not in PATH: all sandboxes share this machine's kernel",
-        "install gVisor's runsc (Debian: package runsc) and use `serve --isolation gvisor`",
-    )
-
-
 def debootstrap() -> Finding:
     """Whether templates can be built from a distribution's packages."""
     title = "templates by debootstrap"

@@ -132,6 +132,8 @@ class Launcher:
             self._ready.set_result(None)
         elif self._ready.done():
             self._death = event["message"]
+        elif event["event"] == "refused":
+            self._ready.set_exception(IsolationError(event["message"]))
         else:
             self._ready.set_exception(probe.explain(event["step"], event["errno"], event["message"]))
 

@@ -59,6 +59,8 @@ def main(fd: int) -> NoReturn:
         zygote = Zygote(control, new_user_namespace=new_user_namespace, **settings)
         step = "serving"
         zygote.run()
+    except IsolationError as error:  # says all there is to say
+        wire.send(control, {"event": "refused", "message": str(error)})
     except Exception as error:  # noqa: BLE001  whatever it is, the server is told, and the kernel does the rest
         number = error.errno if isinstance(error, OSError) else None
         message = f"{type(error).__name__}: {error}"
