@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import time
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ class _Entry:
     """
 
     at: float
-    request: bytes  # its SHA-256
+    request: bytes
     sandbox_id: str | asyncio.Task[str]
 
 
@@ -49,7 +48,7 @@ class Creations:
 
         Args:
             plan: What to create.
-            request: What tells this request from another.
+            request: What tells this request from another, in a few bytes, for they are kept.
             key: The Idempotency-Key, if there is one.
 
         Raises:
@@ -62,13 +61,12 @@ class Creations:
         if not _KEY.fullmatch(key):
             raise BadRequest("Idempotency-Key: must be 1 to 255 letters, digits, '-' or '_'")
         self._forget_old()
-        digest = hashlib.sha256(request).digest()
         entry = self._entries.get(key)
         if entry is None:
             making = asyncio.get_running_loop().create_task(_id_of(self._registry.create(plan)))
-            entry = self._entries[key] = _Entry(time.monotonic(), digest, making)
+            entry = self._entries[key] = _Entry(time.monotonic(), request, making)
             making.add_done_callback(lambda made: self._note(key, made))
-        elif entry.request != digest:
+        elif entry.request != request:
             raise Conflict(
                 "this Idempotency-Key was used for a create request with other parameters; "
                 "use one new key for each sandbox"

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sandbox_local.http import HttpError
@@ -76,11 +76,12 @@ class Catalog:
 
     def all(self) -> list[tuple[Template, Stored | None]]:
         """Every template, and what is stored of it."""
-        stored = self._store.templates() if self._store else []
-        return [
-            (BASE, None),
-            *((Template(kept.template_id, kept.name, catalog=self), kept) for kept in stored),
-        ]
+        return list(self._each())
+
+    def _each(self) -> Iterator[tuple[Template, Stored | None]]:
+        yield BASE, None  # which most want: the store is not looked into for them
+        for kept in self._store.templates() if self._store else ():
+            yield Template(kept.template_id, kept.name, catalog=self), kept
 
     def find(self, reference: str) -> tuple[Template, Stored | None]:
         """The template that a request names, and what is stored of it.
@@ -92,12 +93,14 @@ class Catalog:
             HttpError: 404, there is no such template on this machine.
         """
         name, _, tag = reference.partition(":")
-        found = self.all()
-        for template, stored in found:
+        known = []
+        for template, stored in self._each():
             if template.is_called(name) and (not tag or tag in template.tags):
                 return template, stored
-        known = ", ".join(template.alias for template, _ in found)
-        raise HttpError(404, f"template {reference!r} was not found; this local server has: {known}")
+            known.append(template.alias)
+        raise HttpError(
+            404, f"template {reference!r} was not found; this local server has: {', '.join(known)}"
+        )
 
     def resolve(self, reference: str) -> Template:
         """The template that a request names. Raises as `find`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import os
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,6 +23,7 @@ _opened: WeakKeyDictionary[asyncio.Future[Any], dict[int, _Identity]] = WeakKeyD
 
 def note(box: Box, fd: int) -> None:
     """Note a descriptor of a file of a box: when the box ends it reads as empty and can't be written."""
+    _nothing()  # now: when it is needed there may be no more descriptors
     files = _opened.get(box.ended)
     if files is None:
         files = _opened[box.ended] = {}
@@ -30,18 +32,21 @@ def note(box: Box, fd: int) -> None:
 
 
 def _revoke(ended: asyncio.Future[Any]) -> None:
-    nothing = os.memfd_create("gone", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        fcntl.fcntl(nothing, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-        for fd, identity in _opened.pop(ended, {}).items():
-            try:
-                same = _identity(fd) == identity
-            except OSError:
-                continue  # closed
-            if same:
-                os.dup2(nothing, fd, inheritable=False)
-    finally:
-        os.close(nothing)
+    for fd, identity in _opened.pop(ended, {}).items():
+        try:
+            same = _identity(fd) == identity
+        except OSError:
+            continue  # closed
+        if same:
+            os.dup2(_nothing(), fd, inheritable=False)
+
+
+@functools.cache
+def _nothing() -> int:
+    """An empty file that nobody can write to."""
+    fd = os.memfd_create("gone", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    return fd
 
 
 def _identity(fd: int) -> _Identity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -168,22 +169,21 @@ class ProcessService:
 
         A client that leaves meanwhile leaves a process that runs and nobody reads.
         """
-        wanted = request.SerializeToString(deterministic=True) + (context.user or "").encode()
         key = context.headers.get("idempotency-key")
         mine: list[asyncio.Task[Started]] = []
 
         def launch() -> asyncio.Task[Started]:
-            mine.append(self._spawn(self._launch(request, context, keep=OUTPUT_KEPT if key else 0)))
+            mine.append(self._spawn(self._launch(request, context, keep=0 if key is None else OUTPUT_KEPT)))
             return mine[0]
 
-        task = self._starts.once(key, wanted, launch)
+        task = launch() if key is None else self._starts.once(key, _digest(request, context.user), launch)
         try:
             started = await asyncio.shield(task)
         except asyncio.CancelledError:
             if mine:
                 task.add_done_callback(_leave)
             raise
-        reader = started.readers[0] if mine else started.follow()
+        reader = started.first if mine else started.follow()
         return _Followed(started.running.process.pid, reader)
 
     async def _launch(self, request: pb.StartRequest, context: Context, keep: int) -> Started:
@@ -211,7 +211,7 @@ class ProcessService:
         self._processes.pop(process.pid, None)  # a number that is used again goes to the end of the table
         self._processes[process.pid] = running
         running.ended.add_done_callback(lambda _: self._forget_later(running))
-        started = Started(running, [running.output.reader()])
+        started = Started(running, running.output.reader())
         running.begin()
         if context.timeout_ms is not None:
             self._limit(started, context.timeout_ms)
@@ -231,17 +231,16 @@ class ProcessService:
 
     def _limit(self, started: Started, timeout_ms: int) -> None:
         """Bound the life of a process, for those who asked for its start."""
-        running, readers = started.running, started.readers
 
         def finish(error: BaseException) -> None:
-            for reader in readers:
+            for reader in started.readers:
                 reader.finish(error)
 
         async def expire() -> None:
-            for reader in readers:
+            for reader in started.readers:
                 reader.close()  # what it gets last is the error, and not before all is dead
             try:
-                await running.kill()
+                await started.running.kill()
             except BoxGone as error:
                 finish(error)
             finally:
@@ -250,7 +249,7 @@ class ProcessService:
 
         loop = asyncio.get_running_loop()
         timer = loop.call_later(timeout_ms / 1000, lambda: self._spawn(expire()))
-        running.ended.add_done_callback(lambda _: timer.cancel())
+        started.running.ended.add_done_callback(lambda _: timer.cancel())
 
     def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Run something that no client's leaving interrupts."""
@@ -344,6 +343,12 @@ async def _write(running: Running, data: pb.ProcessInput) -> None:
         raise RpcError(Code.INTERNAL, f"cannot write to the process: {error}") from None
 
 
+def _digest(request: pb.StartRequest, user: str | None) -> bytes:
+    """What tells one start from another."""
+    wanted = request.SerializeToString(deterministic=True)
+    return hashlib.sha256(b"%d %b%b" % (len(wanted), wanted, (user or "").encode())).digest()
+
+
 async def _discard(process: Process) -> None:
     """Do away with a process that has been started and can't be followed."""
     for fd in (process.stdin, process.stdout, process.stderr, process.pty):
@@ -354,4 +359,4 @@ async def _discard(process: Process) -> None:
 
 def _leave(task: asyncio.Task[Started]) -> None:
     if not task.cancelled() and task.exception() is None:
-        task.result().readers[0].close()
+        task.result().first.close()

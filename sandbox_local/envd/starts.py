@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from sandbox_local.envd.fanout import Reader
 from sandbox_local.envd.running import Event, Running
@@ -27,10 +28,21 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 @dataclass(eq=False)
 class Started:
-    """A process, and those who asked for its start: its timeout is theirs."""
+    """A process, and those who asked for its start: its timeout is theirs.
+
+    Attributes:
+        running: The process.
+        first: The place of who asked first among the readers of its output.
+    """
 
     running: Running
-    readers: list[Reader[Event]] = field(default_factory=list)
+    first: Reader[Event]
+    _again: WeakSet[Reader[Event]] = field(default_factory=WeakSet)
+
+    @property
+    def readers(self) -> list[Reader[Event]]:
+        """The places of all who asked and have not gone."""
+        return [self.first, *self._again]
 
     def follow(self) -> Reader[Event]:
         """A place among the readers of its output, from the first byte on.
@@ -45,7 +57,7 @@ class Started:
                 "longer kept; connect to it to follow it from now on",
             )
         reader = self.running.output.reader(from_start=True)
-        self.readers.append(reader)
+        self._again.add(reader)
         return reader
 
 
@@ -62,21 +74,19 @@ class Starts:
         self._entries: dict[str, _Entry] = {}
 
     def once(
-        self, key: str | None, request: bytes, launch: Callable[[], asyncio.Task[Started]]
+        self, key: str, request: bytes, launch: Callable[[], asyncio.Task[Started]]
     ) -> asyncio.Task[Started]:
         """Launch a process, unless an equal request with the same key has.
 
         Args:
-            key: The request id, if there is one.
-            request: What tells this request from another.
+            key: The request id.
+            request: What tells this request from another, in a few bytes, for they are kept.
             launch: Launches it.
 
         Raises:
             RpcError: The key is malformed (INVALID_ARGUMENT), or was used for another request
                 (ALREADY_EXISTS).
         """
-        if key is None:
-            return launch()
         if not _KEY.fullmatch(key):
             message = "idempotency-key must be 1 to 255 letters, digits, '-' or '_'"
             raise RpcError(Code.INVALID_ARGUMENT, message)

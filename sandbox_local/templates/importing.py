@@ -52,6 +52,7 @@ def import_template(store: Store, name: str, source: Path, max_bytes: int = MAX_
                 return unpacked._asdict()
 
             told = confined.run(unpack, os.fspath(rootfs))
+        os.sync()  # or a loss of power might leave a template that lacks files
         return store.publish(name, build_id, told["bytes"], told["files"]), told["devices"]
     except OSError as error:
         raise TemplateError(f"{source} can't be imported: {error}") from None

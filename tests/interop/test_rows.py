@@ -12,7 +12,7 @@ from tests.interop.rows import ROWS
 HERE = Path(__file__).parent
 
 
-def tests() -> set[str]:
+def names_of_tests() -> set[str]:
     """The names of the tests in this package."""
     return {
         node.name
@@ -26,7 +26,7 @@ def tests() -> set[str]:
 def test_a_row_has_a_test_or_a_reason(row: str) -> None:
     entry = ROWS[row]
     assert bool(entry.tests) != bool(entry.reason)
-    assert set(entry.tests) <= tests()
+    assert set(entry.tests) <= names_of_tests()
 
 
 def test_every_section_has_rows() -> None:

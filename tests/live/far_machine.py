@@ -54,7 +54,10 @@ def require_root() -> None:
 
 
 def in_far_network(work: Callable[[], _Result]) -> _Result:
-    """Do something in a thread whose network has nothing but the far machine."""
+    """Do something in a thread whose network has nothing but the far machine.
+
+    It must not fork: threads that fork handlers start would be in that network for good.
+    """
     results: list[_Result] = []
     errors: list[BaseException] = []
 

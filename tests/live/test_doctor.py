@@ -11,20 +11,12 @@ from typing import Any
 import pytest
 
 from sandbox_local.server import EXIT_NO_ISOLATION
+from tests.live.denial import NO_MORE_NAMESPACES
 from tests.live.unprivileged import run_unprivileged
 
 _REPORTS = Path(__file__).parents[2] / "docs" / "doctor.md"
 _PROGRAM = "from sandbox_local.__main__ import main; main(['doctor', '--json'])"
-_NO_NAMESPACES = """
-import os
-from pathlib import Path
-from sandbox_local.isolation import syscalls
-uid, gid = os.geteuid(), os.getegid()
-syscalls.unshare(syscalls.CLONE_NEWUSER)
-Path("/proc/self/setgroups").write_text("deny")
-Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-Path("/proc/sys/user/max_user_namespaces").write_text("0")
+_DOCTOR = """
 import sys
 from sandbox_local.__main__ import main
 sys.exit(main(["doctor"]))
@@ -47,7 +39,11 @@ def test_it_holds_for_a_user_without_privileges() -> None:
 def test_a_machine_that_refuses_is_told_with_cause_and_remedy() -> None:
     """G27: where namespaces are denied, the report says why and what to do."""
     done = subprocess.run(
-        [sys.executable, "-c", _NO_NAMESPACES], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", NO_MORE_NAMESPACES + _DOCTOR],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     if "unshare" in done.stderr:
         pytest.skip("this machine denies user namespaces without our doing")

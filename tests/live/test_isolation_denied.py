@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.live.denial import NO_MORE_NAMESPACES
+
 _START = """
 import asyncio
 from sandbox_local.isolation.base import BoxSpec, IsolationError
@@ -34,18 +36,6 @@ from sandbox_local.isolation import syscalls
 syscalls.unshare(syscalls.CLONE_NEWUSER)
 """
 
-_NO_MORE_NAMESPACES = """
-from pathlib import Path
-import os
-from sandbox_local.isolation import syscalls
-uid, gid = os.geteuid(), os.getegid()
-syscalls.unshare(syscalls.CLONE_NEWUSER)
-Path("/proc/self/setgroups").write_text("deny")
-Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-Path("/proc/sys/user/max_user_namespaces").write_text("0")
-"""
-
 _A_FILTER = """
 from sandbox_local.isolation import syscalls
 from sandbox_local.isolation.inside import seccomp
@@ -65,7 +55,7 @@ def _start(before: str) -> list[str]:
     ("denial", "cause", "remedy"),
     [
         (
-            _NO_MORE_NAMESPACES,
+            NO_MORE_NAMESPACES,
             "the kernel may make no user namespaces",
             "sysctl -w user.max_user_namespaces=",
         ),

@@ -343,7 +343,7 @@ def test_several_can_look_at_one_terminal(sandbox: Sandbox) -> None:
 def test_a_terminal_that_nobody_follows_runs_on_until_it_is_killed(sandbox: Sandbox) -> None:
     handle = sandbox.pty.create(SIZE)
     pid = handle.pid
-    handle.send_stdin("while sleep 0.1; do date +%s.%N | tee now; done\n")
+    handle.send_stdin("while sleep 0.1; do date +%s.%N | tee new; mv new now; done\n")
     until(lambda: sandbox.files.exists("now"))
     del handle
     gc.collect()

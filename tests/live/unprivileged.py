@@ -16,6 +16,16 @@ import sandbox_local
 _SPARE_ID = 54321
 _IS_ROOT = os.geteuid() == 0
 
+# Not by options of subprocess: these make it fork, which has gRPC start its threads anew, in whatever network
+# namespace this thread may be.
+_BECOME = f"""
+import os, sys
+os.setgroups([])
+os.setresgid({_SPARE_ID}, {_SPARE_ID}, {_SPARE_ID})
+os.setresuid({_SPARE_ID}, {_SPARE_ID}, {_SPARE_ID})
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
 
 def run_unprivileged(program: str) -> str:
     """Run a Python program as a user without privileges; returns what it wrote.
@@ -43,16 +53,14 @@ def _python() -> str:
 
 
 def _run(python: str, program: str, import_root: str) -> str:
+    argv = [python, "-c", program]
     done = subprocess.run(
-        [python, "-c", program],
+        [sys.executable, "-c", _BECOME, *argv] if _IS_ROOT else argv,
         env={"PYTHONPATH": import_root, "PATH": "/usr/bin:/bin"},
         cwd="/",
         capture_output=True,
         timeout=60,
         check=False,
-        user=_SPARE_ID if _IS_ROOT else None,
-        group=_SPARE_ID if _IS_ROOT else None,
-        extra_groups=[] if _IS_ROOT else None,
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()

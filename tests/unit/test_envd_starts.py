@@ -114,7 +114,7 @@ async def test_only_so_many_ids_are_remembered(fix: Fixture) -> None:
     running = (await _launched(fix)).running
 
     async def launch() -> starts.Started:
-        return starts.Started(running)
+        return starts.Started(running, running.output.reader())
 
     tasks = [known.once(f"k{n}", b"", lambda: asyncio.create_task(launch())) for n in range(300)]
     assert known.once("k299", b"", lambda: pytest.fail("was launched again")) is tasks[299]

@@ -389,7 +389,7 @@ def test_refusals_have_the_documented_class(status: int, kind: type[SandboxExcep
     with running() as (service, options):
         service.answer("POST", "/v2/sandboxes", (status, {"code": status, "message": "no"}))
         with pytest.raises(kind):
-            Sandbox.create(**options, request_timeout=0.2)
+            Sandbox.create(**options, retries=0)
 
 
 def test_nobody_there_is_a_connection_error() -> None:

@@ -20,6 +20,7 @@ from sandbox_local.isolation.inside import spawn
 from sandbox_local.isolation.inside.children import Ended, Started
 from sandbox_local.isolation.inside.kill import Kill
 from sandbox_local.isolation.inside.loop import Answer, Loop, exit_event
+from sandbox_local.isolation.inside.reaping import reaped
 from sandbox_local.isolation.inside.spawn import Program
 from sandbox_local.isolation.inside.stdio import close_all
 from sandbox_local.isolation.inside.sudo import SudoService
@@ -170,13 +171,7 @@ class InnerAgent(Loop):
         return bool(self._kills)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, _ in reaped():
             for supervisor in list(self._supervisors.values()):
                 if supervisor.pid == pid:
                     self._bury(supervisor)

@@ -17,6 +17,7 @@ from sandbox_local.isolation.errors import restore
 from sandbox_local.isolation.gvisor.link import Link
 from sandbox_local.isolation.inside import services
 from sandbox_local.isolation.inside.loop import Answer, Loop
+from sandbox_local.isolation.inside.reaping import reaped
 from sandbox_local.isolation.inside.stdio import close_all
 
 ROOT = "/root"
@@ -93,13 +94,7 @@ class OuterAgent(Loop):
         self._programs[os.posix_spawn(argv[0], argv, _ENV, file_actions=actions)] = done
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in reaped():
             if done := self._programs.pop(pid, None):
                 done(status)
 

@@ -7,6 +7,7 @@ import selectors
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from sandbox_local.isolation.inside.reaping import reaped
 from sandbox_local.isolation.inside.spawn import Program, Spawner, outcome
 
 Started = Callable[[int, Exception | None], None]
@@ -61,13 +62,7 @@ class Children:
 
     def reap(self) -> None:
         """Take note of all children that have ended, adopted orphans included."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in reaped():
             if pid in self._reports:
                 self._take_report(pid)
             child = self._children.pop(pid, None)

@@ -172,6 +172,8 @@ class _Client:
     def _started(self, pid: int, error: Exception | None) -> None:
         self._pid = pid
         self._send({"ok": {}} if error is None else {"error": describe(error)})
+        if self._sock.fileno() < 0:
+            self._hang_up()  # who asked went away while it was being started
 
     def _ended(self, status: int) -> None:
         self._pid, self._asked = 0, False
@@ -194,6 +196,9 @@ class _Client:
         self._sock.close()
         self._decoder.close()
         self._gone()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         try:
             self._signal(signal.SIGHUP)
         except ProcessLookupError:
