@@ -35,7 +35,11 @@ async def open_file(box: Box, operation: str, **arguments: Any) -> tuple[dict[st
     """
     answer, fds = await box.files(operation, **arguments)
     if len(fds) == 1 and stat.S_ISREG(os.fstat(fds[0]).st_mode):
-        open_files.note(box, fds[0])
+        try:
+            open_files.note(box, fds[0])
+        except OSError:
+            _close(fds)
+            raise
         return answer, fds[0]
     _close(fds)
     raise OSError(errno.EIO, "the sandbox answered with something that is no file")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import functools
 import os
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,31 +17,51 @@ from sandbox_local.isolation.base import Box
 
 _Identity = tuple[int, int]
 
-# By the descriptor's number: who closes one need not say so, since the next file of that number is another.
-_opened: WeakKeyDictionary[asyncio.Future[Any], dict[int, _Identity]] = WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class _Files:
+    """The open files of one box.
+
+    Attributes:
+        nothing: A descriptor of what they become: opened with the first of them, for when it is needed there
+            may be no more descriptors.
+        known: By number: who closes one need not say so, since the next file of that number is another.
+    """
+
+    nothing: int
+    known: dict[int, _Identity] = field(default_factory=dict)
+
+
+_opened: WeakKeyDictionary[asyncio.Future[Any], _Files] = WeakKeyDictionary()
 
 
 def note(box: Box, fd: int) -> None:
-    """Note a descriptor of a file of a box: when the box ends it reads as empty and can't be written."""
-    _nothing()  # now: when it is needed there may be no more descriptors
+    """Note a descriptor of a file of a box: when the box ends it reads as empty and can't be written.
+
+    Raises:
+        OSError: There are no more descriptors.
+    """
     files = _opened.get(box.ended)
     if files is None:
-        files = _opened[box.ended] = {}
+        files = _opened[box.ended] = _Files(_nothing())
         box.ended.add_done_callback(_revoke)
-    files[fd] = _identity(fd)
+    files.known[fd] = _identity(fd)
 
 
 def _revoke(ended: asyncio.Future[Any]) -> None:
-    for fd, identity in _opened.pop(ended, {}).items():
-        try:
-            same = _identity(fd) == identity
-        except OSError:
-            continue  # closed
-        if same:
-            os.dup2(_nothing(), fd, inheritable=False)
+    files = _opened.pop(ended)
+    try:
+        for fd, identity in files.known.items():
+            try:
+                same = _identity(fd) == identity
+            except OSError:
+                continue  # closed
+            if same:
+                os.dup2(files.nothing, fd, inheritable=False)
+    finally:
+        os.close(files.nothing)
 
 
-@functools.cache
 def _nothing() -> int:
     """An empty file that nobody can write to."""
     fd = os.memfd_create("gone", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
