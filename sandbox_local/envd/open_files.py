@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 from sandbox_local.isolation.base import Box
 
@@ -25,10 +26,12 @@ class _Files:
     Attributes:
         nothing: A descriptor of what they become: opened with the first of them, for when it is needed there
             may be no more descriptors.
+        release: Closes it; so does the end of who could tell that the box has ended.
         known: By number: who closes one need not say so, since the next file of that number is another.
     """
 
     nothing: int
+    release: Callable[[], object]
     known: dict[int, _Identity] = field(default_factory=dict)
 
 
@@ -43,7 +46,8 @@ def note(box: Box, fd: int) -> None:
     """
     files = _opened.get(box.ended)
     if files is None:
-        files = _opened[box.ended] = _Files(_nothing())
+        nothing = _nothing()
+        files = _opened[box.ended] = _Files(nothing, finalize(box.ended, os.close, nothing))
         box.ended.add_done_callback(_revoke)
     files.known[fd] = _identity(fd)
 
@@ -59,7 +63,7 @@ def _revoke(ended: asyncio.Future[Any]) -> None:
             if same:
                 os.dup2(files.nothing, fd, inheritable=False)
     finally:
-        os.close(files.nothing)
+        files.release()
 
 
 def _nothing() -> int:

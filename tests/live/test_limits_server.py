@@ -34,7 +34,8 @@ def test_answers_tell_the_limits(server_env: dict[str, str]) -> None:
         before = metric.mem_used
         sandbox.commands.run("head -c 32M /dev/zero > /tmp/x")
         [metric] = sandbox.get_metrics()
-        assert 32 * _MIB <= metric.mem_used - before <= 64 * _MIB, "files count as memory"
+        # The kernel counts in batches for each processor.
+        assert 31 * _MIB <= metric.mem_used - before <= 64 * _MIB, "files count as memory"
 
 
 def test_a_fork_bomb_leaves_the_server_and_the_sandbox_answering(server_env: dict[str, str]) -> None:
