@@ -35,11 +35,7 @@ async def open_file(box: Box, operation: str, **arguments: Any) -> tuple[dict[st
     """
     answer, fds = await box.files(operation, **arguments)
     if len(fds) == 1 and stat.S_ISREG(os.fstat(fds[0]).st_mode):
-        try:
-            open_files.note(box, fds[0])
-        except OSError:
-            _close(fds)
-            raise
+        open_files.note(box, fds[0])
         return answer, fds[0]
     _close(fds)
     raise OSError(errno.EIO, "the sandbox answered with something that is no file")

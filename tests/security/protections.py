@@ -173,7 +173,7 @@ _BOUNDS = (
     _without(
         "open files end with their box",
         "envd/open_files.py",
-        "os.dup2(files.nothing, fd, inheritable=False)",
+        "os.dup2(nothing, fd, inheritable=False)",
         "tests/security/test_files.py::test_open_files_end_with_their_box",
     ),
 )
