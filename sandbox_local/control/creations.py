@@ -15,6 +15,9 @@ from sandbox_local.control.registry import Registry, Sandbox
 WINDOW = 24 * 3600.0
 MOST_KEYS = 10_000
 
+_LOOKS = 3
+"""Turns of the event loop before an answer: what it sees of a client that has gone cancels the request."""
+
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
@@ -85,7 +88,10 @@ class Creations:
     async def _create_once(self, plan: Plan) -> Sandbox:
         task = self._registry.create(plan)
         try:
-            return await asyncio.shield(task)
+            sandbox = await asyncio.shield(task)
+            for _ in range(_LOOKS):
+                await asyncio.sleep(0)
+            return sandbox
         except asyncio.CancelledError:
             task.add_done_callback(self._registry.discard)
             raise

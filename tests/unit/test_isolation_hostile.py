@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 import subprocess
@@ -68,9 +69,10 @@ def in_loop(work: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
         await asyncio.wait_for(work(), 30)
 
+    gc.collect()  # what earlier tests left is not ours
     before = descriptors()
     asyncio.run(bounded())
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def descriptors() -> set[str]:
