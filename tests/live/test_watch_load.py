@@ -209,7 +209,9 @@ def test_a_callback_that_does_not_come_back_is_told_of_what_it_missed(watched: S
             watched.commands.run("python3 many.py")
             seen = 0
             while seen < 4_000:
-                seen += len(pace.poll(timeout=30))
+                news = pace.poll(timeout=30)
+                assert news, f"the other watcher was told of {seen} events only"
+                seen += len(news)
     assert exits == []
     go_on.set()
     with pytest.raises(EventsLostException, match="not read as fast as they happen"):
