@@ -1,0 +1,165 @@
+"""The promises that programs prove: the rows of the table in docs/guarantees.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORK = "Fork"
+SIGNALS = "Signals"
+THREADS = "Threads"
+PICKLE = "Pickle and copy"
+EXIT = "Exit"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One row of the table.
+
+    Args:
+        section: What it is about; a heading in the table.
+        says: The promise, in the words of the table. No two rows have the same.
+        program: The file in programs/ that tries it, without ".py".
+        arguments: What the program is given: the variant.
+        limit: Seconds after which a program that has not ended counts as hung.
+        test: The test that holds our transports to it: a file in this directory, "::", its function.
+    """
+
+    section: str
+    says: str
+    program: str
+    arguments: tuple[str, ...] = ()
+    limit: float = 15.0
+    test: str = ""
+
+    def __str__(self) -> str:
+        return "-".join((self.program, *self.arguments))
+
+
+PROMISES: tuple[Promise, ...] = (
+    Promise(
+        FORK,
+        "After calls in the parent, a child of `os.fork` works at once with the same object",
+        "forks",
+        ("same",),
+        test="test_forks.py::test_a_forked_process_works",
+    ),
+    Promise(
+        FORK,
+        "… and with a new sandbox",
+        "forks",
+        ("new",),
+        test="test_forks.py::test_a_forked_process_works",
+    ),
+    Promise(
+        SIGNALS,
+        "Ctrl-C is felt within half a second in `commands.run`",
+        "interrupts",
+        ("run",),
+        test="test_interrupts.py::test_a_signal_is_felt",
+    ),
+    Promise(
+        SIGNALS,
+        "… in `wait` of a background command",
+        "interrupts",
+        ("wait",),
+        test="test_interrupts.py::test_a_signal_is_felt",
+    ),
+    Promise(
+        SIGNALS,
+        "… and SIGALRM in `commands.run`",
+        "interrupts",
+        ("alarm",),
+        test="test_interrupts.py::test_a_signal_is_felt",
+    ),
+    Promise(
+        SIGNALS,
+        "A `run` that Ctrl-C interrupts leaves no command running",
+        "interrupts",
+        ("left",),
+        test="test_interrupts.py::test_a_signal_is_felt",
+    ),
+    Promise(
+        SIGNALS,
+        "KeyboardInterrupt arrives also when the call ends in a timeout",
+        "interrupts",
+        ("timeout",),
+        test="test_interrupts.py::test_a_signal_is_felt",
+    ),
+    Promise(
+        THREADS,
+        "64 threads share one sandbox, each gets its own answers",
+        "threads",
+        ("shared",),
+        test="test_threads.py::test_threads_share_a_sandbox",
+    ),
+    Promise(
+        THREADS,
+        "40 parallel `run` of 1 s end within 5 s",
+        "threads",
+        ("parallel",),
+        test="test_threads.py::test_threads_share_a_sandbox",
+    ),
+    Promise(
+        THREADS,
+        "A callback may call back into the SDK",
+        "threads",
+        ("callback",),
+        test="test_threads.py::test_threads_share_a_sandbox",
+    ),
+    Promise(
+        THREADS,
+        "A handle can be killed from another thread while one waits",
+        "threads",
+        ("kill",),
+        test="test_threads.py::test_threads_share_a_sandbox",
+    ),
+    Promise(
+        PICKLE,
+        "Results, infos and entries",
+        "pickles",
+        ("models",),
+        test="test_pickles.py::test_what_the_sdk_gives_travels",
+    ),
+    Promise(
+        PICKLE,
+        "Exceptions",
+        "pickles",
+        ("errors",),
+        test="test_pickles.py::test_what_the_sdk_gives_travels",
+    ),
+    Promise(
+        PICKLE,
+        "A `Sandbox`, without its key",
+        "pickles",
+        ("sandbox",),
+        test="test_pickles.py::test_what_the_sdk_gives_travels",
+    ),
+    Promise(
+        EXIT,
+        "An abandoned background command does not hold up the end, and prints nothing",
+        "ends",
+        ("handle",),
+        test="test_ends.py::test_nothing_holds_up_the_end",
+    ),
+    Promise(
+        EXIT,
+        "… nor does an abandoned watcher",
+        "ends",
+        ("watch",),
+        test="test_ends.py::test_nothing_holds_up_the_end",
+    ),
+    Promise(
+        EXIT,
+        "… nor a `with` whose body exits with a command running",
+        "ends",
+        ("with",),
+        test="test_ends.py::test_nothing_holds_up_the_end",
+    ),
+)
+
+
+def promises_of(test: str) -> list[Promise]:
+    """The rows that a test stands for, by the name that they give it."""
+    found = [promise for promise in PROMISES if promise.test == test]
+    assert found, f"no promise names {test}"
+    return found
