@@ -1,0 +1,1 @@
+"""Sandboxes in web frameworks: one module each, which needs the framework of its name."""
