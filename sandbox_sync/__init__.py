@@ -8,6 +8,7 @@ from sandbox_sync._version import __version__ as __version__
 
 TYPE_CHECKING = False  # as good as typing's to a type checker, and costs no import
 if TYPE_CHECKING:
+    from sandbox_sync.ambient import deadline as deadline
     from sandbox_sync.commands import Commands as Commands
     from sandbox_sync.config import ConnectionConfig as ConnectionConfig
     from sandbox_sync.errors import AuthenticationException as AuthenticationException
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sandbox_sync.errors import CommandTimeoutException as CommandTimeoutException
     from sandbox_sync.errors import ConflictException as ConflictException
     from sandbox_sync.errors import ConnectionException as ConnectionException
+    from sandbox_sync.errors import DeadlineExceededException as DeadlineExceededException
     from sandbox_sync.errors import EventsLostException as EventsLostException
     from sandbox_sync.errors import FileNotFoundException as FileNotFoundException
     from sandbox_sync.errors import ForkedWithActiveStreamException as ForkedWithActiveStreamException
@@ -75,11 +77,13 @@ if TYPE_CHECKING:
     from sandbox_sync.watch import WatchHandle as WatchHandle
 
 _MODULES = {
+    "deadline": "ambient",
     "Commands": "commands",
     "ConnectionConfig": "config",
     "AuthenticationException": "errors",
     "CommandExitException": "errors",
     "CommandTimeoutException": "errors",
+    "DeadlineExceededException": "errors",
     "ConflictException": "errors",
     "ConnectionException": "errors",
     "EventsLostException": "errors",

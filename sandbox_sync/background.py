@@ -5,24 +5,26 @@ Commands, terminals and watched directories all stand on this.
 
 from __future__ import annotations
 
-import contextvars
 import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.ambient import outlasting_context
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import ConnectionException, SandboxException
 
 
 def start_thread(name: str, target: Callable[..., Any], *arguments: Any) -> None:
-    """Call a function in a thread that has the caller's context variables, and that no exit waits for.
+    """Call a function in a thread that no exit waits for, with the caller's context variables.
+
+    A deadline is not among them: what goes on in the background outlasts the block that it was begun in.
 
     Raises:
         SandboxException: The system allows no more threads.
     """
-    run = contextvars.copy_context().run
+    run = outlasting_context().run
     try:
         threading.Thread(target=run, args=(target, *arguments), name=name, daemon=True).start()
     except RuntimeError as error:

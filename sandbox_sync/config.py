@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
-from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.ambient import by
+from sandbox_sync.deadlines import Deadline, seconds
 from sandbox_sync.errors import AuthenticationException, InvalidArgumentException
 
 Transport = Literal["connect", "grpc"]
@@ -184,7 +185,7 @@ class ConnectionConfig:
         return self.logger or _LOGGER
 
     def deadline(self, request_timeout: float | None = None) -> Deadline:
-        """The deadline of a call that begins now.
+        """The deadline of a call that begins now; that of the block around it, if it comes first.
 
         Args:
             request_timeout: Its total seconds; 0 for no limit, None for the configured `request_timeout`.
@@ -193,8 +194,8 @@ class ConnectionConfig:
             InvalidArgumentException: It is no such number.
         """
         if request_timeout is None:
-            return Deadline.after(self.request_timeout)
-        return Deadline.after(seconds(request_timeout, "request_timeout"))
+            return by(self.request_timeout)
+        return by(seconds(request_timeout, "request_timeout"))
 
     def require_api_key(self) -> str:
         """The API key, found again where it comes from if this configuration came without one.

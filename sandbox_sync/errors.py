@@ -19,6 +19,7 @@
         ├── TimeoutException                 a clock ran out; `clock` says which
         │   ├── RequestTimeoutException          `request_timeout`: one call of the SDK
         │   ├── CommandTimeoutException          `timeout`: the run time of a command, terminal or watch
+        │   ├── DeadlineExceededException        `with deadline(...)`: the block that the call was made in
         │   ├── SandboxNotRunningException       the sandbox is gone: its lifetime ended, or it was killed
         │   └── SandboxUnreachableException      nothing was heard from the sandbox
         │       └── PortNotOpenException             it runs, and nothing in it listens on that port
@@ -32,9 +33,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-Clock = Literal["sandbox lifetime", "timeout", "request_timeout", "silence"]
+Clock = Literal["sandbox lifetime", "timeout", "request_timeout", "deadline", "silence"]
 """What ran out: the sandbox's lifetime, the run time of a command (`timeout`), the time of one call
-(`request_timeout`), or the longest silence that a healthy connection can have."""
+(`request_timeout`), the block that the call was made in (`deadline`), or the longest silence that a healthy
+connection can have."""
 
 _LONGEST_QUOTE = 2048
 
@@ -221,6 +223,12 @@ class CommandTimeoutException(TimeoutException):
     """The command, terminal or watch ran longer than its `timeout`."""
 
     clock: Clock = "timeout"
+
+
+class DeadlineExceededException(TimeoutException):
+    """The time of the `with deadline(...)` block was up that the call or the wait was made in."""
+
+    clock: Clock = "deadline"
 
 
 class SandboxNotRunningException(TimeoutException):

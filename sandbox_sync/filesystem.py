@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from sandbox_sync_rpc import filesystem_pb2
 
 from sandbox_sync._arguments import contract, message, path_text, user_name
-from sandbox_sync.deadline import seconds
+from sandbox_sync.deadlines import seconds
 from sandbox_sync.entries import entry_info
 from sandbox_sync.errors import FileNotFoundException, InvalidArgumentException, SandboxException
 from sandbox_sync.file_stream import FileStream

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from sandbox_sync_rpc import process_pb2
 
 from sandbox_sync._arguments import message
+from sandbox_sync.ambient import by, cleaning_up, exceeded
 from sandbox_sync.background import start_thread
-from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.deadlines import Deadline, seconds
 from sandbox_sync.errors import (
     CommandExitException,
     CommandTimeoutException,
@@ -259,14 +260,14 @@ class CommandHandle:
 
         Specified in: CommandHandle, wait
         """
-        deadline = Deadline.after(seconds(timeout, "timeout"))
+        deadline = by(seconds(timeout, "timeout"))
         deliver = deliver_to(on_stdout, on_stderr, on_pty)
         if deliver is not None:
             for piece in self._transcript.pieces(deadline):
                 deliver(piece)
         if not self._transcript.wait(deadline):
             # Were the error a variable here, it and this frame would keep a handle alive that is dropped.
-            raise self._still_running(timeout or 0)
+            raise self._still_running(timeout or 0, deadline)
         self._transcript.check()
         return result_of(self._transcript, self._check, self._controls.sandbox_id)
 
@@ -280,7 +281,10 @@ class CommandHandle:
             SandboxException: The connection has ended before the command, or the iteration stood still and
                 output was dropped.
         """
-        yield from self._transcript.pieces(Deadline(None))
+        deadline = by(None)
+        yield from self._transcript.pieces(deadline)
+        if deadline.expired:
+            raise self._still_running(0, deadline)
         self._transcript.check()
 
     def send_stdin(self, data: str | bytes, request_timeout: float | None = None) -> None:
@@ -366,7 +370,9 @@ class CommandHandle:
         end = "disconnected from"
         try:
             if self._owner and not self._transcript.settled:
-                if self.kill():
+                with cleaning_up():
+                    killed = self.kill()
+                if killed:
                     end = "killed"
                 else:  # it has ended, and the news of that is on its way
                     self._transcript.wait_for_end(Deadline.after(_NEWS_SECONDS))
@@ -385,7 +391,10 @@ class CommandHandle:
             state = "disconnected"
         return f"<{type(self).__name__} pid {self._transcript.pid}, {state}>"
 
-    def _still_running(self, timeout: float) -> BaseException:
+    def _still_running(self, timeout: float, deadline: Deadline) -> BaseException:
+        if deadline.block is not None:
+            state = f"Command {self.pid} still runs"
+            return self._transcript.explain(exceeded(deadline.block, state, self._controls.sandbox_id))
         error = CommandTimeoutException(
             f"Command {self.pid} still runs after the {timeout:g} s of wait(timeout={timeout:g})",
             sandbox_id=self._controls.sandbox_id,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sandbox_sync_rpc import process_pb2
 
-from sandbox_sync.deadline import seconds
+from sandbox_sync.deadlines import seconds
 from sandbox_sync.errors import CommandTimeoutException, InvalidArgumentException, RequestTimeoutException
 from sandbox_sync.processes import selector
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 from sandbox_sync import options, queries
 from sandbox_sync._arguments import contract
 from sandbox_sync.access import Access, complete
+from sandbox_sync.ambient import CLEAN_UP_SECONDS, cleaning_up
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import (
     ConflictException,
@@ -35,7 +36,6 @@ OnResume = Literal["restore", "reboot"]
 MOST_FORKS = 20
 
 _OLDEST_ENVD = (0, 1, 0)
-_CLEAN_UP_SECONDS = 5.0
 
 
 def create(
@@ -123,7 +123,8 @@ def kill(config: ConnectionConfig, sandbox_id: str, request_timeout: float | Non
 def discard(config: ConnectionConfig, sandbox_id: str) -> None:
     """End a sandbox on the way out of an error, which nothing here replaces or holds up for long."""
     try:
-        kill(config, sandbox_id, _CLEAN_UP_SECONDS)
+        with cleaning_up():
+            kill(config, sandbox_id, CLEAN_UP_SECONDS)
     except SandboxException as error:
         config.log.warning("sandbox %s was not killed: %s", sandbox_id, error)
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import SandboxException
 
 START_SECONDS = 30.0

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sandbox_sync.config import DEFAULT_RETRIES
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.transport.failures import Failure
 
 if TYPE_CHECKING:

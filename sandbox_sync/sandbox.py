@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from os import PathLike
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from sandbox_sync import by_id, queries, signatures
+from sandbox_sync import lease as leases
 from sandbox_sync import lifecycle as control
 from sandbox_sync._class_or_instance import (
     also_on_class,
@@ -17,6 +20,7 @@ from sandbox_sync._class_or_instance import (
     also_on_class_returning_selves,
 )
 from sandbox_sync.access import Access
+from sandbox_sync.ambient import cleaning_up
 from sandbox_sync.by_id import configure
 from sandbox_sync.commands import Commands
 from sandbox_sync.config import ENVD_PORT, ConnectionConfig
@@ -100,6 +104,7 @@ class Sandbox:
         self._config = config
         self._sandbox_id = sandbox_id
         self._inside = inside
+        self._lease: leases.Lease | None = None
 
     @property
     def sandbox_id(self) -> str:
@@ -171,6 +176,7 @@ class Sandbox:
         network: SandboxNetworkOpts | None = None,
         lifecycle: SandboxLifecycle | None = None,
         idempotency_key: str | None = None,
+        lease: int | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> Self:
         """Make a sandbox.
@@ -195,6 +201,10 @@ class Sandbox:
             lifecycle: What happens when its lifetime ends; it is killed when left out.
             idempotency_key: Name of this creation, 1 to 255 of a-z, 0-9 and "-": creating again with the same
                 gives the same sandbox. One is made up when left out, so that no retry makes a second sandbox.
+            lease: Lifetime in seconds, 3 or more, that a thread renews for as long as this process and this
+                object, or its files, commands or terminals, are there: then the sandbox ends within that
+                time. `kill`, `pause` and `set_timeout` end it. Forks and pickled copies do not renew it. Not
+                together with `timeout`.
             **options: See `ConnectionOptions`.
 
         Returns:
@@ -212,11 +222,13 @@ class Sandbox:
         """
         if isinstance(api_key, bool):
             api_key = None
+        lifetime = leases.lifetime(timeout, lease)
         config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
+        began = time.monotonic()
         access = control.create(
             config,
             template=template or cls.default_template,
-            timeout=timeout,
+            timeout=lifetime,
             metadata=metadata,
             envs=envs,
             allow_internet_access=allow_internet_access,
@@ -225,7 +237,10 @@ class Sandbox:
             idempotency_key=idempotency_key,
         )
         try:
-            return cls(config, access.sandbox_id, _Inside.reached_with(config, access))
+            made = cls(config, access.sandbox_id, _Inside.reached_with(config, access))
+            if lease is not None:
+                made._hold(lease, began)
+            return made
         except BaseException:
             control.discard(config, access.sandbox_id)
             raise
@@ -243,6 +258,7 @@ class Sandbox:
         on_resume: control.OnResume = "restore",
         request_timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
+        lease: int | None = None,
         **options: Unpack[ConnectionOptions],
     ) -> Self:
         """Attach to a sandbox; one that is paused is resumed.
@@ -259,6 +275,8 @@ class Sandbox:
                 files ("reboot").
             request_timeout: As for `create`.
             headers: As for `create`.
+            lease: As for `create`: this process takes the sandbox over. A longer life that it had is cut
+                to the lease at once. Whoever held a lease before has to end it.
             **options: See `ConnectionOptions`.
 
         Returns:
@@ -274,8 +292,13 @@ class Sandbox:
         if isinstance(api_key, int):
             api_key, timeout = None, api_key if timeout is None else timeout
         config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
-        access = control.connect(config, sandbox_id, timeout=timeout, on_resume=on_resume)
-        return cls(config, access.sandbox_id, _Inside.reached_with(config, access))
+        lifetime = leases.lifetime(timeout, lease)
+        began = time.monotonic()
+        access = control.connect(config, sandbox_id, timeout=lifetime, on_resume=on_resume)
+        found = cls(config, access.sandbox_id, _Inside.reached_with(config, access))
+        if lease is not None:
+            found._hold(lease, began, now=True)
+        return found
 
     @also_on_class_returning_self(_connect_by_id)
     def connect(
@@ -311,6 +334,7 @@ class Sandbox:
         )
         if self._inside is None or self._inside.access != access:
             self._inside = _Inside.reached_with(self._config, access)
+            self._inside.envd.lease = self._lease
         return self
 
     @also_on_class(by_id.kill)
@@ -328,11 +352,14 @@ class Sandbox:
 
         Specified in: Sandbox, kill
         """
+        self._end_lease()
         return control.kill(self._config, self._sandbox_id, request_timeout)
 
     @also_on_class(by_id.set_timeout)
     def set_timeout(self, timeout: int, request_timeout: float | None = None) -> None:
         """Set the time that the sandbox has left to live, which may be longer or shorter than before.
+
+        A lease ends with it, unless it fails: so a leased sandbox is handed to another process.
 
         Args:
             timeout: Seconds from now.
@@ -344,7 +371,13 @@ class Sandbox:
 
         Specified in: Sandbox, set_timeout
         """
-        control.set_timeout(self._config, self._sandbox_id, timeout, request_timeout)
+        lease = self._end_lease()
+        try:
+            control.set_timeout(self._config, self._sandbox_id, timeout, request_timeout)
+        except BaseException:
+            if lease is not None:
+                self._hold(lease.seconds, time.monotonic(), now=True)
+            raise
 
     @also_on_class(by_id.get_info)
     def get_info(self, request_timeout: float | None = None) -> SandboxInfo:
@@ -406,9 +439,11 @@ class Sandbox:
             ConflictException: It is in a state in which it cannot be paused.
             SandboxException: Whether it was paused is not known.
         """
-        return control.pause(
+        paused = control.pause(
             self._config, self._sandbox_id, mode=mode, strict=strict, request_timeout=request_timeout
         )
+        self._end_lease()
+        return paused
 
     @also_on_class(by_id.get_metrics)
     def get_metrics(
@@ -652,8 +687,10 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
-            self.kill()
+            with cleaning_up():
+                self.kill()
         else:
+            self._end_lease()
             control.discard(self._config, self._sandbox_id)
 
     def __repr__(self) -> str:
@@ -688,6 +725,19 @@ class Sandbox:
             base = self._config.sandbox_url
             address = {"e2b-sandbox-id": self._sandbox_id, "e2b-sandbox-port": str(ENVD_PORT)}
         return signatures.link(base, operation, path, user, access.token, expiration, address=address)
+
+    def _hold(self, seconds: int, since: float, *, now: bool = False) -> None:
+        """Renew the lifetime for as long as this, or anything that works through its connection, is there."""
+        self._lease = leases.hold(self._config, self._sandbox_id, seconds, since, now=now)
+        self._open().envd.lease = self._lease
+
+    def _end_lease(self) -> leases.Lease | None:
+        """Renew no more; the lease that there was, unless this is a fork, whose parent has it."""
+        lease, self._lease = self._lease, None
+        if lease is None or lease.pid != os.getpid():
+            return None
+        lease.end()
+        return lease
 
     def _open(self) -> _Inside:
         """The way in; a copy that was unpickled asks the service for it first."""

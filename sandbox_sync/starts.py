@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sandbox_sync import processes
-from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.ambient import exceeded
+from sandbox_sync.deadlines import Deadline, seconds
 from sandbox_sync.errors import IncompleteCallException, RequestTimeoutException, SandboxException
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class Start:
             SandboxException: The connection broke.
         """
         if self._transcript.wait_for_pid(deadline) is None:
+            if self._transcript.failure is None and deadline.block is not None:
+                state = "The command was not reported to have started"
+                raise exceeded(deadline.block, state, self._envd.sandbox_id)
             raise self._transcript.failure or RequestTimeoutException(
                 "The command was not reported to have started within request_timeout",
                 sandbox_id=self._envd.sandbox_id,

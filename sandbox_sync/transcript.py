@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sandbox_sync.background import Progress
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import ConnectionException, IncompleteCallException, SandboxException
 
 if TYPE_CHECKING:

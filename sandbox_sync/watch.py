@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox_sync_rpc import filesystem_pb2
 
+from sandbox_sync.ambient import by, exceeded
 from sandbox_sync.background import Progress, start_thread
-from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.deadlines import Deadline, seconds
 from sandbox_sync.entries import entry_info
 from sandbox_sync.errors import (
     CommandTimeoutException,
@@ -100,6 +101,8 @@ class _Events(Progress):
             taken = [self._waiting.popleft() for _ in range(int(min(most, len(self._waiting))))]
             if not taken:
                 self.check()
+                if deadline.block is not None and not self.settled:
+                    raise exceeded(deadline.block, f"{self.path!r} is still being watched", self.sandbox_id)
             return taken
 
     def catch_up(self) -> None:
@@ -187,7 +190,7 @@ class WatchHandle:
         Raises:
             SandboxException: As for `get_new_events`.
         """
-        return self._events.take(math.inf, Deadline.after(seconds(timeout, "timeout")))
+        return self._events.take(math.inf, by(seconds(timeout, "timeout")))
 
     def events(self, timeout: float | None = None) -> Iterator[FilesystemEvent]:
         """Iterate over what happens, until the watch is stopped or the time is up.
@@ -198,10 +201,10 @@ class WatchHandle:
         Raises:
             SandboxException: As for `get_new_events`.
         """
-        deadline = Deadline.after(seconds(timeout, "timeout"))
+        deadline = by(seconds(timeout, "timeout"))
         while event := self._events.take(1, deadline):
             yield from event
-            if deadline.expired:
+            if deadline.expired and deadline.block is None:
                 return
 
     def __iter__(self) -> Iterator[FilesystemEvent]:
@@ -220,9 +223,13 @@ class WatchHandle:
             SandboxException: The connection broke.
             Exception: What `on_event` raised.
         """
-        if not self._events.wait(Deadline.after(seconds(timeout, "timeout"))):
+        deadline = by(seconds(timeout, "timeout"))
+        if not self._events.wait(deadline):
+            state = f"{self._path!r} is still being watched"
+            if deadline.block is not None:
+                raise exceeded(deadline.block, state, self._events.sandbox_id)
             error = CommandTimeoutException(
-                f"{self._path!r} is still being watched after the {timeout:g} s of wait(timeout={timeout:g})",
+                f"{state} after the {timeout:g} s of wait(timeout={timeout:g})",
                 sandbox_id=self._events.sandbox_id,
             )
             error.limit = timeout

@@ -15,7 +15,7 @@ from sandbox_sync_rpc.channel import Metadata
 from urllib3.response import BaseHTTPResponse
 
 from sandbox_sync.config import ConnectionConfig
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.transport.connections import NETWORK_ERRORS
 from sandbox_sync.transport.failures import Failure, RpcFailure
 from sandbox_sync.transport.pools import (

@@ -15,8 +15,9 @@ from sandbox_sync_rpc.process_stub import ProcessStub
 
 from sandbox_sync import retries
 from sandbox_sync._arguments import user_name
+from sandbox_sync.ambient import by
 from sandbox_sync.config import ENVD_PORT, ConnectionConfig
-from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.deadlines import Deadline, seconds
 from sandbox_sync.errors import (
     FileNotFoundException,
     NotFoundException,
@@ -26,6 +27,7 @@ from sandbox_sync.errors import (
 from sandbox_sync.transport.connect import ConnectChannel
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure, require_json
 from sandbox_sync.transport.files import Download, Payload
+from sandbox_sync.transport.green import grpc_is_usable
 from sandbox_sync.transport.lazy import lazy
 from sandbox_sync.transport.log import CallLog
 from sandbox_sync.transport.mapping import Call, envd_http_error, needs_probe, rpc_error
@@ -90,6 +92,7 @@ class EnvdConnection:
     Attributes:
         config: As given.
         sandbox_id: As given.
+        lease: What keeps the sandbox alive while something reaches into it, if anything does.
 
     Raises:
         InvalidArgumentException: The sandbox id cannot be one, or the proxy is not supported.
@@ -106,6 +109,7 @@ class EnvdConnection:
     ) -> None:
         self.config = config
         self.sandbox_id = sandbox_id
+        self.lease: object = None
         self._token = access_token
         self._keepalive = keepalive_interval
         self._url = config.envd_url(sandbox_id, sandbox_domain)
@@ -129,7 +133,7 @@ class EnvdConnection:
 
     @lazy
     def _channel(self) -> Channel:
-        if self.config.transport == "grpc":
+        if self.config.transport == "grpc" and grpc_is_usable(self.config.log):
             from sandbox_sync.transport.grpc import GrpcChannel
 
             return GrpcChannel(self._url, self.config)
@@ -166,7 +170,7 @@ class EnvdConnection:
         """
         deadline = self.config.deadline(request_timeout)
         metadata = self._metadata(user)
-        call = self._call(_path_of(method), request_timeout, not_found)
+        call = self._call(_path_of(method), request_timeout, deadline, not_found)
         try:
             return self._attempted(
                 lambda: method(request, timeout=deadline.remaining(), metadata=metadata),
@@ -192,7 +196,7 @@ class EnvdConnection:
             SandboxException: The call failed. Errors of the iterator are raised as they are.
         """
         deadline = self.config.deadline(request_timeout)
-        call = self._call(_path_of(method), request_timeout, not_found)
+        call = self._call(_path_of(method), request_timeout, deadline, not_found)
         metadata = self._metadata(user)
         try:
             return self._log(call).watched(
@@ -233,15 +237,27 @@ class EnvdConnection:
             SandboxException: The call failed.
         """
         run_time = seconds(timeout, "timeout")
+        # What is followed in the background outlasts the block that it was begun in.
+        ends_with_block = by(run_time).block if tell_server else None
         opening = self.config.deadline(request_timeout)
-        call = self._call(_path_of(method), request_timeout, not_found)
+        call = self._call(_path_of(method), request_timeout, opening, not_found)
         metadata = [*self._metadata(user), ("keepalive-ping-interval", str(max(1, int(self._keepalive))))]
         if request_id is not None:
             metadata.append(("idempotency-key", request_id))
 
         def begin() -> tuple[Answers[R], list[R]]:
-            told = run_time if tell_server else None
-            end = Deadline.after(run_time if told is None else told + _GRACE)
+            if opening.expired:  # gRPC would still send it
+                raise RpcFailure(
+                    "the time was up before it began", code="deadline_exceeded", reason="deadline", sent=False
+                )
+            end, told = Deadline.after(run_time), None
+            if tell_server:
+                end = by(run_time)
+                told = run_time
+                if end.block is not None:
+                    told = end.remaining()
+                elif run_time is not None:
+                    end = Deadline.after(run_time + _GRACE)
             answers = cast("Answers[R]", method(request, timeout=told, metadata=metadata))
             answers.limit(opening.sooner(end.remaining()))
             first = list(islice(answers, 1))
@@ -251,14 +267,17 @@ class EnvdConnection:
             return answers, first
 
         def explain(failure: RpcFailure) -> SandboxException:
-            timed = call.on("timeout", run_time).silent_for(_MISSED_KEEPALIVES * self._keepalive)
+            timed = call.on("timeout", run_time)
+            if ends_with_block is not None:
+                timed = call.on("deadline", ends_with_block)
+            timed = timed.silent_for(_MISSED_KEEPALIVES * self._keepalive)
             return self._rpc_error(failure, timed, Deadline.after(None))
 
         log = self._log(call)
         try:
             answers, first = self._attempted(begin, log, opening, repeatable=call.path in _IDEMPOTENT)
         except RpcFailure as failure:
-            if run_time is None or opening.expired or failure.is_of_proxy:
+            if (run_time is None and ends_with_block is None) or opening.expired or failure.is_of_proxy:
                 raise self._rpc_error(failure, call, opening) from None
             raise explain(failure) from None
         return RpcStream(answers, first, explain, log)
@@ -286,8 +305,9 @@ class EnvdConnection:
         """
         deadline = self.config.deadline(request_timeout)
         limit = time_limit(deadline)
+        whole = by(None)
         idle = seconds(idle_timeout, "idle_timeout")
-        call = self._call(request.path, request_timeout, FileNotFoundException).at(request.method)
+        call = self._call(request.path, request_timeout, deadline, FileNotFoundException).at(request.method)
         call = call.silent_for(idle, "stream_idle_timeout")
         headers = {**self._headers, **request.headers, "accept-encoding": _GZIP if gzip else "identity"}
 
@@ -299,13 +319,13 @@ class EnvdConnection:
 
         def explain(failure: Failure) -> SandboxException:
             # The time of the request is over by now, and says nothing about that of the transfer.
-            return self._http_error(failure, call, Deadline.after(None))
+            return self._http_error(failure, call.within(whole), Deadline.after(None))
 
         try:
             response = self._attempted(attempt, self._log(call), deadline, repeatable=True)
         except Failure as failure:
             raise self._http_error(failure, call, deadline) from None
-        return Download(response, limit, time_limit(Deadline.after(None), idle), explain)
+        return Download(response, limit, time_limit(whole, idle), explain)
 
     def upload(
         self,
@@ -334,7 +354,7 @@ class EnvdConnection:
             0 if request_timeout is None and not payload.in_memory else request_timeout
         )
         silence = seconds(idle_timeout, "idle_timeout")
-        call = self._call(request.path, request_timeout, FileNotFoundException).at(request.method)
+        call = self._call(request.path, request_timeout, deadline, FileNotFoundException).at(request.method)
         call = call.silent_for(silence)
 
         def attempt() -> requests.Response:
@@ -365,7 +385,7 @@ class EnvdConnection:
         """
         deadline = self.config.deadline(request_timeout)
         request = get_health.build()
-        call = self._call(request.path, request_timeout, NotFoundException).at(request.method)
+        call = self._call(request.path, request_timeout, deadline, NotFoundException).at(request.method)
         try:
             response = self._attempted(
                 lambda: self._session.attempt(request, {}, deadline),
@@ -400,9 +420,16 @@ class EnvdConnection:
             metadata.append(("authorization", f"Basic {base64.b64encode(credentials).decode()}"))
         return metadata
 
-    def _call(self, path: str, request_timeout: float | None, not_found: type[NotFoundException]) -> Call:
+    def _call(
+        self,
+        path: str,
+        request_timeout: float | None,
+        deadline: Deadline,
+        not_found: type[NotFoundException],
+    ) -> Call:
         limit = self.config.request_timeout if request_timeout is None else request_timeout
-        return Call("POST", path, self.sandbox_id, limit=limit, not_found=not_found)
+        call = Call("POST", path, self.sandbox_id, limit=limit, not_found=not_found)
+        return call.within(deadline)
 
     def _log(self, call: Call) -> CallLog:
         return CallLog(self.config.log, call.method, call.path, call.sandbox_id)

@@ -16,7 +16,7 @@ import grpc
 from sandbox_sync_rpc.channel import Metadata
 
 from sandbox_sync.config import ConnectionConfig
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport.failures import Reason, RpcFailure
 from sandbox_sync.transport.grpc_connections import Connection, Settings, active, connect, in_flight

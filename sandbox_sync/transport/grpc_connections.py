@@ -7,7 +7,6 @@ stream ran crashes or hangs whatever it does with gRPC. So a child gets connecti
 from __future__ import annotations
 
 import os
-import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import grpc
 
 from sandbox_sync.errors import ForkedWithActiveStreamException
+from sandbox_sync.transport.green import gevent_patched
 from sandbox_sync.transport.pools import MAX_MESSAGE, USER_AGENT
 from sandbox_sync.transport.tls import ClientCert, client_files, pem, ssl_context
 
@@ -142,8 +142,7 @@ def in_flight() -> Iterator[None]:
 
 def _cooperate_with_gevent() -> None:
     """Let calls yield to other greenlets in a program that gevent has patched; they would block them all."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("socket"):
+    if gevent_patched():
         from grpc.experimental import gevent  # type: ignore[attr-defined]  # not in the stubs
 
         gevent.init_gevent()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sandbox_sync import errors
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import Clock, NotFoundException, SandboxException, SandboxState
 from sandbox_sync.retries import retry_after
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure, json_object
@@ -72,6 +73,10 @@ class Call:
     def on(self, clock: Clock, limit: float | None) -> Call:
         """The same call, measured by this clock."""
         return replace(self, clock=clock, limit=limit)
+
+    def within(self, deadline: Deadline) -> Call:
+        """The same call, measured by the clock of its block where that is the deadline."""
+        return self if deadline.block is None else self.on("deadline", deadline.block)
 
     def silent_for(self, seconds: float | None, option: str | None = None) -> Call:
         """The same call, over a connection on which there may be silence for so long."""
@@ -213,9 +218,14 @@ def _timeout(
     kind: type[errors.TimeoutException]
     if call.clock == "timeout":
         kind, what = errors.CommandTimeoutException, f"it ran longer than its `timeout`{limit}"
+    elif call.clock == "deadline":
+        kind, what = errors.DeadlineExceededException, f"the time of `with deadline({call.limit:g})` is up"
     else:
         kind, what = errors.RequestTimeoutException, f"the call took longer than `request_timeout`{limit}"
-    words = f"{what}; pass a larger one, or 0 for no limit"
+    remedy = "pass a larger one, or 0 for no limit"
+    if call.clock == "deadline":
+        remedy = "give the block more time"
+    words = f"{what}; {remedy}"
     if by_proxy:
         words = f"a server on the way gave up waiting before {call.clock}{limit} was up: {failure.message}"
     error = _make(kind, failure, call, words)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sandbox_sync import retries
 from sandbox_sync._version import __version__
 from sandbox_sync.config import ConnectionConfig
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import NotFoundException, SandboxNotFoundException
 from sandbox_sync.transport.failures import Failure, require_json
 from sandbox_sync.transport.log import CallLog
@@ -74,6 +74,7 @@ class ControlPlane:
             not_found=NotFoundException if sandbox_id is None else SandboxNotFoundException,
         )
         deadline = self._config.deadline(request_timeout)
+        call = call.within(deadline)
         return TimedClient(self._session, self._config, call, deadline, extra, repeatable or bool(extra))
 
 

@@ -11,7 +11,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
 from sandbox_sync.config import ConnectionConfig
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport.failures import HTTPFailure
 from sandbox_sync.transport.files import Payload

@@ -14,7 +14,7 @@ import weakref
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self

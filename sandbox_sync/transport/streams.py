@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import SandboxException
 from sandbox_sync.transport.failures import RpcFailure
 from sandbox_sync.transport.log import CallLog

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Literal
 
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 
 Bound = Literal["deadline", "silence"]
 

@@ -23,7 +23,7 @@ CALLS = {
 PROGRAM = """
     import signal
     from sandbox_sync import retries
-    from sandbox_sync.deadline import Deadline
+    from sandbox_sync.deadlines import Deadline
     from sandbox_sync.transport.failures import Failure
     from sandbox_sync.transport.files import octets
     from sandbox_sync.transport.rest import ControlPlane

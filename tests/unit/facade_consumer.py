@@ -26,6 +26,7 @@ from sandbox_sync import (
     WatchHandle,
     WriteEntry,
     WriteInfo,
+    deadline,
 )
 
 
@@ -194,3 +195,9 @@ def terminals(sandbox: Sandbox) -> None:
     sandbox.pty.stream_input(terminal.pid, pieces())
     sandbox.pty.close_stdin(terminal.pid)
     assert_type(sandbox.pty.kill(terminal.pid), bool)
+
+
+def in_time(sandbox: Sandbox) -> float | None:
+    with deadline(30) as limit:
+        sandbox.commands.run("true")
+        return None if limit.expired else limit.remaining()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from sandbox_sync import local
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import SandboxException
 
 # Does what the real server does with its state file and key, and writes down that it was started.

@@ -178,7 +178,7 @@ def test_cleaning_up_takes_a_bounded_time_and_hides_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """G22: the kill is time-boxed."""
-    monkeypatch.setattr("sandbox_sync.lifecycle._CLEAN_UP_SECONDS", 0.5)
+    monkeypatch.setattr("sandbox_sync.lifecycle.CLEAN_UP_SECONDS", 0.5)
     with running() as (service, options):
         service.answer("POST", "/v2/sandboxes", (201, {**CREATED, "envdVersion": "0.0.9"}))
         service.answer("DELETE", "/sandboxes/isandbox", (503, {"code": 503, "message": "busy"}))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sandbox_sync_rpc import process_pb2 as pb
 
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import CommandTimeoutException, ConnectionException, SandboxException
 from sandbox_sync.transcript import Decoder, Piece, Transcript
 from sandbox_sync.transport.log import CallLog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox_sync.deadline import Deadline, seconds
+from sandbox_sync.deadlines import Deadline, seconds
 from sandbox_sync.errors import InvalidArgumentException
 
 

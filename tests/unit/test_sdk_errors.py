@@ -324,6 +324,10 @@ ADVICE: dict[type[SandboxException], tuple[SandboxException, str]] = {
         rpc_error(RpcFailure.below(LATE), CALL.on("timeout", 3)),
         "pass a larger one",
     ),
+    errors.DeadlineExceededException: (
+        rpc_error(RpcFailure.below(LATE), CALL.on("deadline", 3)),
+        "more time",
+    ),
     errors.SandboxNotRunningException: (rpc_error(said("unavailable", "was not found"), CALL), "set_timeout"),
     errors.SandboxUnreachableException: (rpc_error(said("unavailable"), CALL), "is_running()"),
     errors.PortNotOpenException: (rpc_error(said("unavailable", "port is not open"), CALL), "start a server"),

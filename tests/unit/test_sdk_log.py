@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from sandbox_sync.config import ConnectionConfig
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.retries import call
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sandbox_sync import retries
 from sandbox_sync.config import DEFAULT_RETRIES
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.retries import Attempt, retry_after, wait_before_retry
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure
 

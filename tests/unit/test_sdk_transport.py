@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sandbox_sync.config import ConnectionConfig
-from sandbox_sync.deadline import Deadline
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport import connections, pools
 from sandbox_sync.transport.failures import Failure

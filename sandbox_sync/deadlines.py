@@ -35,18 +35,34 @@ class Deadline:
     Args:
         at: Reading of the clock at which it expires; None for never.
         clock: The clock; another one in tests.
+        block: Seconds of the `with deadline(...)` that ends then; None where it is another clock's end.
+
+    Attributes:
+        block: The same.
     """
 
-    __slots__ = ("_at", "_clock")
+    __slots__ = ("_at", "_clock", "block")
 
-    def __init__(self, at: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, at: float | None, clock: Callable[[], float] = time.monotonic, block: float | None = None
+    ) -> None:
         self._at = at
         self._clock = clock
+        self.block = block
 
     @classmethod
     def after(cls, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
         """The deadline so many seconds from now; None means that there is none."""
         return cls(None if seconds is None else clock() + seconds, clock)
+
+    @classmethod
+    def of_block(cls, seconds: float) -> Deadline:
+        """The end of a `with deadline(seconds)` that begins now."""
+        return cls(time.monotonic() + seconds, block=seconds)
+
+    def comes_before(self, other: Deadline) -> bool:
+        """Whether this one ends no later than another of the same clock."""
+        return self._at is not None and (other._at is None or self._at <= other._at)
 
     def remaining(self) -> float | None:
         """Seconds left, never below zero; None when there is no deadline."""
