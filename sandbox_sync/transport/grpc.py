@@ -42,6 +42,7 @@ _NOT_CONNECTED = (
     "name resolution",
 )
 _BROKEN = (
+    "Error in HTTP transport completing operation",
     "Stream removed",
     "Socket closed",
     "Connection reset",

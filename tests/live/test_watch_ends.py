@@ -84,7 +84,6 @@ def watch_again(sandbox: Sandbox, handles: list[WatchHandle]) -> bool:
 
 
 @pytest.mark.documented("Filesystem.watch_dir")
-@pytest.mark.documented("Filesystem.watch_dir")
 def test_at_its_timeout_a_watch_ends_with_an_error(sandbox: Sandbox) -> None:
     exits: list[Exception | None] = []
     begin = time.monotonic()
@@ -95,11 +94,13 @@ def test_at_its_timeout_a_watch_ends_with_an_error(sandbox: Sandbox) -> None:
     for _ in range(2):
         with pytest.raises(CommandTimeoutException, match=r"watch of '\.' has ended") as caught:
             called_back.wait()
-    assert 0.95 < time.monotonic() - begin < 1.6
+    assert 0.95 < time.monotonic() - begin < 10, "neither before its time nor by a clock of another name"
     assert (caught.value.clock, caught.value.limit) == ("timeout", 1)
     until(lambda: exits)
     assert exits == [caught.value]
     assert [event.name for event in told] == ["d"]
+    with pytest.raises(CommandTimeoutException):
+        asked.wait(10)
     assert [event.name for event in asked.poll()] == ["d"], "what had happened before is not lost"
     for ask in (asked.get_new_events, asked.poll, lambda: list(asked), lambda: list(asked.events(5))):
         with pytest.raises(CommandTimeoutException):

@@ -132,6 +132,24 @@ def test_where_nobody_listens_nothing_was_sent() -> None:
     assert not caught.value.maybe_executed
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Stream removed (recvmsg:Connection reset by peer (104))",
+        "Error in HTTP transport completing operation: send_initial_metadata_finished write_state=WRITING+MORE "
+        "(Pending writes failed due to stream closure (sendmsg: Connection reset by peer (104)))",
+    ],
+)
+def test_all_words_for_a_connection_that_broke_mean_that(words: str) -> None:
+    """Which of them gRPC says is a matter of chance, so here a server says them."""
+    with serving({"SendInput": failing(grpc.StatusCode.UNAVAILABLE, words)}) as url:
+        envd = envd_at(url)
+        with pytest.raises(errors.ConnectionException) as caught:
+            envd.unary(envd.process.SendInput, pb.SendInputRequest(), request_timeout=5)
+    assert type(caught.value) is errors.ConnectionException
+    assert caught.value.maybe_executed
+
+
 def test_a_server_that_accepts_and_never_answers_costs_request_timeout() -> None:
     """G2."""
     with scripted(lambda peer: peer.wait_for_end()) as server:
