@@ -52,6 +52,7 @@ class Commands:
         stdin: bool = False,
         check: bool = True,
         retain_output: bool = True,
+        kill_on_interrupt: bool = True,
     ) -> CommandResult: ...
     @overload
     def run(
@@ -69,6 +70,7 @@ class Commands:
         stdin: bool = False,
         check: bool = True,
         retain_output: bool = True,
+        kill_on_interrupt: bool = True,
     ) -> CommandHandle: ...
     def run(
         self,
@@ -85,11 +87,13 @@ class Commands:
         stdin: bool = False,
         check: bool = True,
         retain_output: bool = True,
+        kill_on_interrupt: bool = True,
     ) -> CommandResult | CommandHandle:
         """Run a shell command, and wait for its end unless it is to run in the background.
 
         Whatever ends a foreground call before the command's own end, be it the timeout, Ctrl-C or an error
-        of a callback, ends the command too; and so does what keeps a background call from returning a handle.
+        of a callback, ends the command too, unless `kill_on_interrupt` is False; and so does what keeps a
+        background call from returning a handle.
         The command is given a tag of its own for that, which other clients see when they list commands.
 
         A command ends when it has exited and its output has ended: a child left behind with its output still
@@ -111,6 +115,8 @@ class Commands:
             check: Raise for an exit code other than 0.
             retain_output: Keep the output for the result. False bounds memory: no more than the newest 1 MiB
                 of it is kept. Of a background command no more than 64 MiB is kept in any case.
+            kill_on_interrupt: End the command with the call when neither its own end nor a timeout ends that.
+                False leaves it running then, until `timeout`; `list()` and `connect(pid)` find it again.
 
         Returns:
             The result of the command; its handle if it runs in the background.
@@ -141,7 +147,7 @@ class Commands:
             transcript = background_transcript(retain_output, deliver)
         else:
             transcript = Transcript(None if retain_output else WINDOW_BYTES)
-        with Start(self._envd, request, transcript) as start:
+        with Start(self._envd, request, transcript, kill_on_interrupt=kill_on_interrupt) as start:
             stream = start.follow(user, timeout, request_timeout, tell_server=not background)
             if background:
                 handle = CommandHandle(

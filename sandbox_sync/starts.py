@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from sandbox_sync import processes
 from sandbox_sync.ambient import exceeded
 from sandbox_sync.deadlines import Deadline, seconds
-from sandbox_sync.errors import IncompleteCallException, RequestTimeoutException, SandboxException
+from sandbox_sync.errors import (
+    CommandTimeoutException,
+    DeadlineExceededException,
+    IncompleteCallException,
+    RequestTimeoutException,
+    SandboxException,
+)
 
 if TYPE_CHECKING:
     from sandbox_sync_rpc import process_pb2
@@ -23,6 +29,9 @@ if TYPE_CHECKING:
 
 TAG = "sandbox-sync-"
 """Begins the tags by which commands are found that have not told their id yet."""
+
+# What says how long a command may take, and so ends it; other errors interrupt the call.
+_TIMEOUTS = (CommandTimeoutException, DeadlineExceededException, RequestTimeoutException)
 
 _KILL_SECONDS = 5.0
 _KILL_GRACE = 0.05  # what ends the call is not to be held up for longer
@@ -37,14 +46,21 @@ class Start:
         envd: The way to its sandbox.
         request: What to start; it is given a tag.
         transcript: What is known of it.
+        kill_on_interrupt: Whether other errors than timeouts end it as well.
     """
 
     def __init__(
-        self, envd: EnvdConnection, request: process_pb2.StartRequest, transcript: Transcript
+        self,
+        envd: EnvdConnection,
+        request: process_pb2.StartRequest,
+        transcript: Transcript,
+        *,
+        kill_on_interrupt: bool = True,
     ) -> None:
         self._envd = envd
         self._request = request
         self._transcript = transcript
+        self._kill_on_interrupt = kill_on_interrupt
         self._stream: RpcStream[Any] | None = None
         request.tag = TAG + os.urandom(8).hex()
 
@@ -95,6 +111,8 @@ class Start:
             self._stream.cancel()
             self._transcript.explain(error)
         elif isinstance(error, SandboxException) and not error.maybe_executed:
+            return
+        if not self._kill_on_interrupt and not isinstance(error, _TIMEOUTS):
             return
         gone = isinstance(error, IncompleteCallException) and error.sandbox_state == "gone"
         if self._transcript.end is None and not gone:

@@ -9,7 +9,7 @@ import time
 import pytest
 from sandbox_sync_rpc import process_pb2 as pb
 
-from sandbox_sync import Sandbox
+from sandbox_sync import CommandTimeoutException, Sandbox
 from tests.live.command_tools import sleeping, until
 from tests.process.sdk_program import finish, start
 from tests.unit.facade_service import PID, playing, running
@@ -88,6 +88,39 @@ def test_ctrl_c_is_felt_at_once(
         while min(felt) >= LONGEST[transport] and len(felt) < 3:
             felt.append(seconds_to_feel_it(sandbox, wait, ends))
         assert min(felt) < LONGEST[transport]
+
+
+LEFT = """
+    from sandbox_sync import Sandbox
+    sandbox = Sandbox.connect(sys.argv[1])
+    print("waiting", flush=True)
+    sandbox.commands.run("sleep 2000; echo never", timeout=0, kill_on_interrupt=False)
+"""
+
+
+@pytest.mark.parametrize("transport", ["connect", "grpc"])
+def test_ctrl_c_leaves_a_command_that_is_not_to_end_with_the_call(
+    server_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setenv("SANDBOX_SYNC_TRANSPORT", transport)
+    with Sandbox.create(timeout=300) as sandbox:
+        process = start(LEFT, sandbox.sandbox_id)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        until(lambda: sleeping(sandbox, "2000"))
+        process.send_signal(signal.SIGINT)
+        assert finish(process).code in (-signal.SIGINT, 130)
+        (left,) = sandbox.commands.list()
+        assert sandbox.commands.run("echo beside").stdout == "beside\n"
+        assert sandbox.commands.connect(left.pid).kill()
+
+
+def test_a_timeout_ends_also_a_command_that_no_interrupt_ends(server_env: dict[str, str]) -> None:
+    with Sandbox.create(timeout=300) as sandbox:
+        with pytest.raises(CommandTimeoutException):
+            sandbox.commands.run("sleep 2001", timeout=0.5, kill_on_interrupt=False)
+        until(lambda: not sandbox.commands.list())
+        assert not sleeping(sandbox, "2001")
 
 
 EARLY = """

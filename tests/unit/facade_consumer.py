@@ -103,6 +103,7 @@ def commands(sandbox: Sandbox) -> None:
         sandbox.commands.run("ls", False, {}, "root", "/", print, print, 0, 5, stdin=True), CommandResult
     )
     handle = sandbox.commands.run("ls", background=True, on_stdout=print, check=False, retain_output=False)
+    sandbox.commands.run("ls", kill_on_interrupt=False)
     assert_type(handle, CommandHandle)
     assert_type(sandbox.commands.connect(handle.pid, on_stdout=print), CommandHandle)
     assert_type(handle.wait(timeout=5, on_stderr=print), CommandResult)
