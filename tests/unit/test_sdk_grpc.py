@@ -137,7 +137,8 @@ def test_where_nobody_listens_nothing_was_sent() -> None:
     [
         "Stream removed (recvmsg:Connection reset by peer (104))",
         "Error in HTTP transport completing operation: send_initial_metadata_finished "
-        "write_state=WRITING+MORE (Pending writes failed due to stream closure (sendmsg: Connection reset by peer (104)))",
+        "write_state=WRITING+MORE (Pending writes failed due to stream closure "
+        "(sendmsg: Connection reset by peer (104)))",
     ],
 )
 def test_all_words_for_a_connection_that_broke_mean_that(words: str) -> None:
