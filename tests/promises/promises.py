@@ -9,6 +9,7 @@ SIGNALS = "Signals"
 THREADS = "Threads"
 PICKLE = "Pickle and copy"
 EXIT = "Exit"
+JOBS = "Batch jobs"
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,20 @@ PROMISES: tuple[Promise, ...] = (
         test="test_pickles.py::test_what_the_sdk_gives_travels",
     ),
     Promise(
+        PICKLE,
+        "A `Sandbox` as the argument of a worker process, and its result back",
+        "pickles",
+        ("worker",),
+        test="test_pickles.py::test_what_the_sdk_gives_travels",
+    ),
+    Promise(
+        PICKLE,
+        "An exception of a worker process, with exit code and output",
+        "pickles",
+        ("failure",),
+        test="test_pickles.py::test_what_the_sdk_gives_travels",
+    ),
+    Promise(
         EXIT,
         "An abandoned background command does not hold up the end, and prints nothing",
         "ends",
@@ -154,6 +169,27 @@ PROMISES: tuple[Promise, ...] = (
         "ends",
         ("with",),
         test="test_ends.py::test_nothing_holds_up_the_end",
+    ),
+    Promise(
+        EXIT,
+        "A `with` whose sandbox cannot be killed hides no error of its body",
+        "ends",
+        ("hidden",),
+        test="test_ends.py::test_nothing_holds_up_the_end",
+    ),
+    Promise(
+        JOBS,
+        "A job that is killed (SIGKILL) leaks its sandbox for seconds",
+        "jobs",
+        ("killed",),
+        test="test_jobs.py::test_a_job_has_an_end",
+    ),
+    Promise(
+        JOBS,
+        "`with deadline(0.5)` ends runs, waits and iterations in it",
+        "jobs",
+        ("late",),
+        test="test_jobs.py::test_a_job_has_an_end",
     ),
 )
 
