@@ -34,7 +34,7 @@ class WorkedSlots(Slots):
 
     def __init__(self, settings: Settings, owner: weakref.ref[Any], *, closed: bool = False) -> None:
         super().__init__(settings, owner, closed=closed)
-        self._workers = 0
+        self._threads: set[threading.Thread] = set()
         self._led = False
 
     def drain(self, until: Deadline) -> None:
@@ -47,13 +47,13 @@ class WorkedSlots(Slots):
             self.plan()
         while not until.expired:
             with self.changed:
-                slot = self._take()
-                if slot is None:
+                taken = self._take()
+                if taken is None:
                     if not self.at_work:
                         return
                     self.changed.wait(until.remaining())
                     continue
-            self._end(slot, max(_LEAST_KILL, until.remaining() or 0))
+            self._end(taken, max(_LEAST_KILL, until.remaining() or 0))
         if self.at_work:
             self.settings.log.warning(
                 "%d sandboxes of the pool were not ended in time; their leases end them within %d s",
@@ -62,21 +62,22 @@ class WorkedSlots(Slots):
             )
 
     def _staff(self) -> None:
+        workers = sum(thread.is_alive() for thread in self._threads)
         pending = sum(slot.pending for slot in self._slots)
-        free = self._workers - sum(slot.busy for slot in self._slots)
-        for _ in range(min(pending - free, _MOST_WORKERS - self._workers)):
+        free = workers - sum(slot.busy for slot in self._slots)
+        for _ in range(min(pending - free, _MOST_WORKERS - workers)):
             thread = threading.Thread(
                 target=contextvars.Context().run,  # an empty one: no caller's deadline bounds it
                 args=(self._work,),
                 name="sandbox-sync-pool",
                 daemon=True,
             )
-            self._workers += 1
+            self._threads.add(thread)
             try:
                 thread.start()
             except RuntimeError as error:  # no more threads, or none any more because the process ends
-                self._workers -= 1
-                if not self._workers and self._line:
+                self._threads.discard(thread)
+                if not workers and self._line:
                     waiter = self._line.popleft()
                     waiter.error = SandboxException(f"No thread can be started to make sandboxes: {error}")
                     waiter.event.set()
@@ -95,8 +96,8 @@ class WorkedSlots(Slots):
         """The next slot to work on; None for a thread that is not needed any more."""
         with self.changed:
             while (slot := self._take()) is None:
-                if self.closed or self._workers > _RESIDENT_WORKERS:
-                    self._workers -= 1
+                if self.closed or len(self._threads) > _RESIDENT_WORKERS:
+                    self._threads.discard(threading.current_thread())
                     return None
                 if self._led:
                     self.changed.wait()
