@@ -218,7 +218,7 @@ class SandboxPool:
             InvalidArgumentException: It is not of this pool, or was given back already.
         """
         slots = self._slots
-        with slots.changed:
+        with slots.lock:
             slot = slots.lent_slot(sandbox)
             if slot is not None:
                 slots.take_back(slot, sandbox, reusable=reuse)
@@ -245,17 +245,22 @@ class SandboxPool:
         limit = self._settings.wait if timeout is None else seconds(timeout, "timeout")
         deadline = by(limit)
         slots = self._slots
-        with slots.changed:
-            failed = slots.counts["failed"]
-            slots.fill()
-            while not slots.filled:
-                if slots.counts["failed"] > failed and slots.failure is not None:
-                    raise copy.copy(slots.failure)  # others may be told of it, too
-                if slots.closed:
-                    raise PoolClosedException("This SandboxPool was closed before it was warm")
-                if deadline.expired:
-                    raise self._timed_out(slots, deadline, limit, "The pool was not warm")
-                slots.changed.wait(deadline.remaining())
+        failed = slots.counts["failed"]
+        slots.fill()
+
+        def over() -> bool:
+            return slots.filled or slots.closed or slots.counts["failed"] > failed
+
+        in_time = slots.wait_until(over, deadline)
+        with slots.lock:
+            if slots.filled:
+                return
+            if slots.counts["failed"] > failed and slots.failure is not None:
+                raise copy.copy(slots.failure)  # others may be told of it, too
+            if slots.closed:
+                raise PoolClosedException("This SandboxPool was closed before it was warm")
+        if not in_time:
+            raise self._timed_out(slots, deadline, limit, "The pool was not warm")
 
     def stats(self) -> PoolStats:
         """What the pool's sandboxes are doing now, in this process."""
@@ -275,17 +280,14 @@ class SandboxPool:
         deadline = Deadline.after(limit)
         slots = self._slots
         slots.close()
-        with slots.changed:
-            while slots.at_work and not deadline.expired:
-                slots.changed.wait(deadline.remaining())
-            if slots.at_work:
-                self._settings.log.warning(
-                    "%d sandboxes of a closed pool are still being ended after %g s; if this process ends "
-                    "first, their leases end them within %d s",
-                    slots.at_work,
-                    limit,
-                    self._settings.lease,
-                )
+        if not slots.wait_until(lambda: not slots.at_work, deadline):
+            self._settings.log.warning(
+                "%d sandboxes of a closed pool are still being ended after %g s; if this process ends "
+                "first, their leases end them within %d s",
+                slots.at_work,
+                limit,
+                self._settings.lease,
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -313,8 +315,8 @@ class SandboxPool:
             raise self._timed_out(slots, deadline, limit, "No sandbox of the pool was free")
         slots.enter(waiter, first=first)
         while True:
-            in_time = waiter.event.wait(deadline.remaining())
-            with slots.changed:
+            in_time = waiter.wait(deadline)
+            with slots.lock:
                 slot = slots.granted(waiter)
                 if slot is not None:
                     return slot
@@ -345,7 +347,7 @@ class SandboxPool:
     def _timed_out(
         self, slots: WorkedSlots, deadline: Deadline, limit: float | None, what: str
     ) -> SandboxException:
-        with slots.changed:
+        with slots.lock:
             slots.counts["timed_out"] += 1
             stats = slots.stats()
             cause = slots.failure if slots.failing else None

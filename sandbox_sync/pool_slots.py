@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import PoolClosedException, SandboxException
 from sandbox_sync.models import PoolStats
 from sandbox_sync.sandbox import Sandbox
@@ -40,11 +41,25 @@ class Settings:
 
 
 class Waiter:
-    """A caller in line for a sandbox. It is told of one, or of an error, by the event."""
+    """Who waits to be woken: a caller in line, or one who wants to hear of every change.
+
+    An event or a condition would not do: an exception out of a signal handler may leave their locks locked.
+    """
 
     def __init__(self) -> None:
-        self.event = threading.Event()
         self.error: SandboxException | None = None
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def wake(self) -> None:
+        """End its wait, or the next one. Only with the lock of the slots."""
+        if self._asleep.locked():
+            self._asleep.release()
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Wait to be woken; False if the time was up first."""
+        left = deadline.remaining()
+        return self._asleep.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX))
 
 
 class Slot:
@@ -55,11 +70,13 @@ class Slot:
         busy: Whether a thread is at work on it.
         sandbox: The sandbox; None while it is lent, so that one that its borrower drops is noticed.
         reference: The sandbox that was handed out.
+        dropped: Whether its borrower forgot it.
     """
 
     def __init__(self) -> None:
         self.stage: Literal["making", "ready", "returned", "ending"] = "making"
         self.busy = False
+        self.dropped = False
         self.borrower: Waiter | None = None
         self.sandbox: Sandbox | None = None
         self.reference: weakref.ref[Sandbox] | None = None
@@ -96,7 +113,8 @@ class Slots:
     def __init__(self, settings: Settings, owner: weakref.ref[Any], *, closed: bool = False) -> None:
         self.settings = settings
         self.closed = closed
-        self.changed = threading.Condition()  # re-entrant: a signal handler may use the pool
+        self.lock = threading.RLock()  # re-entrant: a signal handler may use the pool
+        self.watchers: list[Waiter] = []
         self.counts: Counter[str] = Counter()
         self.failure: SandboxException | None = None
         self._owner = owner
@@ -107,7 +125,7 @@ class Slots:
 
     def enter(self, waiter: Waiter, *, first: bool = False) -> None:
         """Put a caller in line; it may have a sandbox at once."""
-        with self.changed:
+        with self.lock:
             if self.closed:
                 raise _closed()
             (self._line.appendleft if first else self._line.append)(waiter)
@@ -115,7 +133,7 @@ class Slots:
 
     def leave(self, waiter: Waiter) -> None:
         """Take a caller out of the line, and the sandbox back that it may have been given and has not got."""
-        with self.changed:
+        with self.lock:
             if waiter in self._line:
                 self._line.remove(waiter)
             slot = self.granted(waiter)
@@ -126,12 +144,12 @@ class Slots:
 
     def granted(self, waiter: Waiter) -> Slot | None:
         """The slot that a caller was given."""
-        with self.changed:
+        with self.lock:
             return next((slot for slot in self._slots if slot.lent and slot.borrower is waiter), None)
 
     def lend(self, slot: Slot) -> Sandbox:
         """Hand out the sandbox of a slot that was granted: from here on its borrower alone refers to it."""
-        with self.changed:
+        with self.lock:
             sandbox = slot.sandbox
             assert sandbox is not None
             slot.uses += 1
@@ -149,7 +167,7 @@ class Slots:
 
     def take_back(self, slot: Slot, sandbox: Sandbox, *, reusable: bool) -> None:
         """End a sandbox that was handed out, or have it cleaned."""
-        with self.changed:
+        with self.lock:
             settings = self.settings
             young = settings.max_age is None or time.monotonic() - slot.made < settings.max_age
             unused = settings.max_uses is None or slot.uses < settings.max_uses
@@ -162,14 +180,14 @@ class Slots:
 
     def reject(self, slot: Slot) -> None:
         """Replace a sandbox that is of no use."""
-        with self.changed:
+        with self.lock:
             self.counts["unhealthy"] += 1
             slot.stage = "ending"
             self.plan()
 
     def fill(self) -> None:
         """Keep the minimum ready from now on, and try so at once."""
-        with self.changed:
+        with self.lock:
             if self.closed:
                 raise _closed()
             self._resume_at = 0.0
@@ -193,7 +211,7 @@ class Slots:
 
     def stats(self) -> PoolStats:
         """What there is."""
-        with self.changed:
+        with self.lock:
             slots = self._slots
             return PoolStats(
                 min=self.settings.min,
@@ -206,9 +224,27 @@ class Slots:
                 **self.counts,
             )
 
+    def wait_until(self, so: Callable[[], bool], deadline: Deadline) -> bool:
+        """Wait until something about the slots is so; False if the time was up first."""
+        watcher = Waiter()
+        try:
+            while True:
+                with self.lock:
+                    if so():
+                        return True
+                    if watcher not in self.watchers:
+                        self.watchers.append(watcher)
+                if not watcher.wait(deadline):
+                    with self.lock:
+                        return so()
+        finally:
+            with self.lock:
+                if watcher in self.watchers:
+                    self.watchers.remove(watcher)
+
     def close(self) -> None:
         """Hand out no more, wake who waits, and end what is not in use."""
-        with self.changed:
+        with self.lock:
             self.closed = True
             self.plan()
 
@@ -225,7 +261,8 @@ class Slots:
             self._match()
             self._grow()
         self._staff()
-        self.changed.notify_all()
+        for watcher in list(self.watchers):
+            watcher.wake()
 
     def _reclaim(self) -> None:
         """Take back what was dropped; and make good what an interrupted call has begun."""
@@ -234,16 +271,12 @@ class Slots:
                 continue
             assert slot.borrower is not None
             if slot.reference is None:
-                slot.borrower.event.set()
+                slot.borrower.wake()
                 continue
             slot.sandbox = None
             if slot.reference() is None:
                 self.counts["dropped"] += 1
-                self.settings.log.warning(
-                    "sandbox %s was never given back to its pool, and nothing refers to it any more; it is "
-                    "killed. Use `with pool.sandbox() as sandbox:`",
-                    slot.known[1],
-                )
+                slot.dropped = True
                 slot.stage = "ending"
         while self._line and self.granted(self._line[0]):
             self._line.popleft()
@@ -257,7 +290,7 @@ class Slots:
                 slot.stage = "ending"
         while self._line:
             self._line[0].error = _closed()
-            self._line.popleft().event.set()
+            self._line.popleft().wake()
 
     def _retire(self) -> None:
         now, settings = time.monotonic(), self.settings
@@ -278,7 +311,7 @@ class Slots:
             if not self._line:
                 break
             slot.borrower = self._line[0]
-            self._line.popleft().event.set()
+            self._line.popleft().wake()
 
     def _grow(self) -> None:
         slots, settings = self._slots, self.settings

@@ -6,6 +6,7 @@ A few stay when there is nothing to do, because at the exit of the process no ne
 from __future__ import annotations
 
 import contextvars
+import queue
 import threading
 import time
 import weakref
@@ -36,23 +37,25 @@ class WorkedSlots(Slots):
         super().__init__(settings, owner, closed=closed)
         self._threads: set[threading.Thread] = set()
         self._led = False
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def drain(self, until: Deadline) -> None:
         """End everything, what is in use included, with the help of this thread: the process ends."""
-        with self.changed:
+        with self.lock:
             self.closed = True
             for slot in self._slots:
                 if slot.stage in ("ready", "returned") and not slot.busy:
                     slot.stage = "ending"
             self.plan()
         while not until.expired:
-            with self.changed:
+            if not self.wait_until(lambda: not self.at_work or any(self._pending()), until):
+                break
+            with self.lock:
                 taken = self._take()
-                if taken is None:
-                    if not self.at_work:
-                        return
-                    self.changed.wait(until.remaining())
-                    continue
+            if taken is None:
+                if not self.at_work:
+                    return
+                continue
             self._end(taken, max(_LEAST_KILL, until.remaining() or 0))
         if self.at_work:
             self.settings.log.warning(
@@ -63,8 +66,10 @@ class WorkedSlots(Slots):
 
     def _staff(self) -> None:
         workers = sum(thread.is_alive() for thread in self._threads)
-        pending = sum(slot.pending for slot in self._slots)
+        pending = len(self._pending())
         free = workers - sum(slot.busy for slot in self._slots)
+        for _ in range(min(pending, free) if not self.closed else workers):
+            self._calls.put(None)  # one too many does no harm
         for _ in range(min(pending - free, _MOST_WORKERS - workers)):
             thread = threading.Thread(
                 target=contextvars.Context().run,  # an empty one: no caller's deadline bounds it
@@ -80,7 +85,7 @@ class WorkedSlots(Slots):
                 if not workers and self._line:
                     waiter = self._line.popleft()
                     waiter.error = SandboxException(f"No thread can be started to make sandboxes: {error}")
-                    waiter.event.set()
+                    waiter.wake()
                 break
 
     def _work(self) -> None:
@@ -94,24 +99,30 @@ class WorkedSlots(Slots):
 
     def _next(self) -> Slot | None:
         """The next slot to work on; None for a thread that is not needed any more."""
-        with self.changed:
-            while (slot := self._take()) is None:
+        while True:
+            with self.lock:
+                slot = self._take()
+                if slot is not None:
+                    return slot
                 if self.closed or len(self._threads) > _RESIDENT_WORKERS:
                     self._threads.discard(threading.current_thread())
                     return None
-                if self._led:
-                    self.changed.wait()
-                    continue
-                self._led = True  # one of them looks after the time
-                told = self.changed.wait(_TICK)
-                self._led = False
-                if not told:
+                leads, self._led = not self._led, True  # one of them looks after the time
+            try:
+                self._calls.get(timeout=_TICK if leads else None)
+            except queue.Empty:
+                with self.lock:
                     self.plan()
-            return slot
+            if leads:
+                self._led = False
+
+    def _pending(self) -> list[Slot]:
+        # Room is made before it is filled.
+        pending = [slot for slot in list(self._slots) if slot.pending]
+        return sorted(pending, key=lambda slot: slot.stage == "making")
 
     def _take(self) -> Slot | None:
-        # Room is made before it is filled.
-        for slot in sorted((slot for slot in self._slots if slot.pending), key=lambda s: s.stage == "making"):
+        for slot in self._pending():
             slot.busy = True
             return slot
         return None
@@ -122,7 +133,7 @@ class WorkedSlots(Slots):
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller in line has to hear of it
             self._failed(slot, error)
             return
-        with self.changed:
+        with self.lock:
             now = time.monotonic()
             self._failures = 0
             self.counts["made"] += 1
@@ -133,7 +144,7 @@ class WorkedSlots(Slots):
     def _failed(self, slot: Slot, error: Exception) -> None:
         if not isinstance(error, SandboxException):
             error = SandboxException(f"No sandbox could be made: {type(error).__name__}: {error}")
-        with self.changed:
+        with self.lock:
             self._slots.remove(slot)
             self.counts["failed"] += 1
             self.failure = error
@@ -141,13 +152,14 @@ class WorkedSlots(Slots):
             pause = max(pause, error.retry_after or 0)
             self._failures = min(self._failures + 1, 10)
             self._resume_at = time.monotonic() + pause
-            if self._line:
+            heard = bool(self._line)
+            if heard:
                 self._line[0].error = error
-                self._line.popleft().event.set()
-            else:
-                log = self.settings.log
-                log.warning("a sandbox for the pool was not made, is tried again in %.1f s: %s", pause, error)
+                self._line.popleft().wake()
             self._done(slot)
+        if not heard:
+            log = self.settings.log
+            log.warning("a sandbox for the pool was not made, is tried again in %.1f s: %s", pause, error)
 
     def _clean(self, slot: Slot) -> None:
         sandbox, recycle = slot.sandbox, self.settings.recycle
@@ -161,7 +173,7 @@ class WorkedSlots(Slots):
             self.settings.log.warning(
                 "sandbox %s was not cleaned for reuse, and is killed: %s: %s", slot.known[1], name, error
             )
-        with self.changed:
+        with self.lock:
             if clean and sandbox is not None:
                 slot.hold(sandbox, time.monotonic())
             else:
@@ -170,6 +182,12 @@ class WorkedSlots(Slots):
 
     def _end(self, slot: Slot, limit: float | None) -> None:
         config, sandbox_id = slot.known
+        if slot.dropped:
+            self.settings.log.warning(
+                "sandbox %s was never given back to its pool, and nothing refers to it any more; it is "
+                "killed. Use `with pool.sandbox() as sandbox:`",
+                sandbox_id,
+            )
         sandbox = slot.sandbox
         if sandbox is None and slot.reference is not None:
             sandbox = slot.reference()
@@ -184,7 +202,7 @@ class WorkedSlots(Slots):
                 self.settings.lease,
                 error,
             )
-        with self.changed:
+        with self.lock:
             self._slots.remove(slot)
             self._done(slot)
 

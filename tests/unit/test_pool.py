@@ -474,7 +474,7 @@ def test_planning_twice_changes_nothing(make: Make) -> None:
     with pool.sandbox():
         pool.warm()
         before = pool.stats()
-        with pool._slots.changed:
+        with pool._slots.lock:
             for _ in range(5):
                 pool._slots.plan()
         assert pool.stats() == before
