@@ -166,7 +166,7 @@ threads = [threading.Thread(target=use) for _ in range(6)]
 for thread in threads:
     thread.start()
 children = []
-for _ in range(6):  # while the locks of the pool are held now and then
+for _ in range(6):  # while it is used for the first time, and its locks are held now and then
     pid = os.fork()
     if not pid:
         with pool.sandbox(timeout=50) as sandbox:
