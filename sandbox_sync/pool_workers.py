@@ -102,10 +102,13 @@ class WorkedSlots(Slots):
 
     def _next(self) -> Slot | None:
         """The next slot to work on; None for a thread that is not needed any more."""
+        leads = False
         while True:
             with self.lock:
                 slot = self._take()
                 if slot is not None:
+                    if leads:
+                        self._calls.put(None)  # for another one to look after the time
                     return slot
                 if self.closed or len(self._threads) > _RESIDENT_WORKERS:
                     self._threads.discard(threading.current_thread())
@@ -230,7 +233,7 @@ def _load() -> None:
 
         from sandbox_sync import local  # noqa: F401
 
-        NewSandboxV2(templateID="base")  # pydantic imports more when it makes one
+        NewSandboxV2.model_validate({"templateID": "base"})  # pydantic imports more when it makes one
         SandboxTimeoutRequest(timeout=1)
 
 

@@ -16,7 +16,7 @@ from sandbox_sync import Sandbox, SandboxPool, SandboxQuery, deadline
 from tests.process.sdk_program import Outcome, finish
 
 THREADS = 64
-TURNS = 3
+TURNS = 2
 
 
 def named(name: str) -> list[str]:
@@ -45,7 +45,7 @@ def run(program: str, *arguments: str) -> Outcome:
     return finish(start(program, *arguments))
 
 
-@pytest.mark.usefixtures("server_env", "transport")
+@pytest.mark.usefixtures("server_env")
 def test_many_threads_never_share_one_and_there_are_never_too_many(request: pytest.FixtureRequest) -> None:
     name = request.node.name
     in_use: set[str] = set()
@@ -142,7 +142,7 @@ print(held.sandbox_id)
 """
 
 
-@pytest.mark.usefixtures("server_env", "transport")
+@pytest.mark.usefixtures("server_env")
 def test_forks_have_pools_of_their_own_and_all_are_drained_at_exit(request: pytest.FixtureRequest) -> None:
     name = request.node.name
     outcome = run(FORKS, name)

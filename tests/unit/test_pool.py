@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -75,7 +76,11 @@ def in_line(
     before = pool.stats().waiting
     for number in range(1, count + 1):
         found.append(callers.submit(work))
-        until(lambda wanted=before + number: pool.stats().waiting == wanted)
+
+        def arrived(wanted: int = before + number) -> bool:
+            return pool.stats().waiting == wanted
+
+        until(arrived)
     return found
 
 
@@ -252,8 +257,9 @@ def test_dead_ones_are_replaced_and_the_turn_is_kept(
     time.sleep(1.1)  # for so long they are trusted
     gone = set(service.alive)
     service.dead |= gone
-    with caplog.at_level(logging.INFO), pool.sandbox() as sandbox:
-        assert sandbox.sandbox_id not in gone
+    with caplog.at_level(logging.INFO), ExitStack() as stack:
+        handed_out = {stack.enter_context(pool.sandbox()).sandbox_id for _ in range(4)}
+    assert handed_out.isdisjoint(gone)
     assert pool.stats().unhealthy == 2
     assert all(any(one in line.getMessage() for line in caplog.records) for one in gone)
     until(lambda: service.alive.isdisjoint(gone))
