@@ -218,9 +218,10 @@ class WorkedSlots(Slots):
 
 
 def _load() -> None:
-    """Import all that a worker needs, at a time when nobody forks.
+    """Import and build all that a worker needs, at a time when nobody forks.
 
-    A fork in the middle of an import has the lock of the module, and not the thread that would unlock it.
+    A fork in the middle of it has the locks of the modules, and that of pydantic, and not the thread that
+    would unlock them.
     """
     with _loading:
         from sandbox_sync_rest.api.sandboxes import (  # noqa: F401
@@ -229,12 +230,17 @@ def _load() -> None:
             post_v2_sandboxes,
         )
         from sandbox_sync_rest.models.new_sandbox_v2 import NewSandboxV2
+        from sandbox_sync_rest.models.sandbox import Sandbox as CreatedSandbox
         from sandbox_sync_rest.models.sandbox_timeout_request import SandboxTimeoutRequest
 
         from sandbox_sync import local  # noqa: F401
 
-        NewSandboxV2.model_validate({"templateID": "base"})  # pydantic imports more when it makes one
-        SandboxTimeoutRequest(timeout=1)
+        # Used once, because the validators of pydantic complete themselves on first use, with locks, too.
+        asked = {"templateID": "base", "timeout": 1, "metadata": {"": ""}, "envVars": {"": ""}}
+        made = {"sandboxID": "i", "templateID": "base", "clientID": "", "envdVersion": ""}
+        NewSandboxV2.model_validate(asked).to_wire()
+        CreatedSandbox.model_validate(made)
+        SandboxTimeoutRequest.model_validate({"timeout": 1}).to_wire()
 
 
 _loading = threading.RLock()

@@ -162,11 +162,13 @@ def use():
         with pool.sandbox(timeout=50):
             pass
 
+with pool.sandbox():
+    pass
 threads = [threading.Thread(target=use) for _ in range(6)]
 for thread in threads:
     thread.start()
 children = []
-for _ in range(6):  # while it is used for the first time, and its locks are held now and then
+for _ in range(6):  # while its locks are held now and then
     pid = os.fork()
     if not pid:
         with pool.sandbox(timeout=50) as sandbox:
@@ -187,6 +189,33 @@ def test_a_pool_in_full_use_may_be_forked(request: pytest.FixtureRequest) -> Non
     outcome = run(BUSY_FORK, request.node.name)
     assert outcome.code == 0, outcome.errors
     assert named(request.node.name) == []
+
+
+FORKS_WHILE_LOADING = """
+import os, threading, time
+from sandbox_sync import pool_workers
+loading, over = threading.Event(), []
+
+def load():
+    with pool_workers._loading:
+        loading.set()
+        time.sleep(0.5)
+        over.append(True)
+
+threading.Thread(target=load).start()
+loading.wait()
+pid = os.fork()
+if not pid:
+    os._exit(0 if over and pool_workers._loading.acquire(timeout=5) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert pool_workers._loading.acquire(timeout=5)
+"""
+
+
+def test_a_fork_waits_until_the_first_imports_are_done() -> None:
+    """Or the child inherits locks of modules that nobody there unlocks."""
+    outcome = run(FORKS_WHILE_LOADING)
+    assert outcome.code == 0, outcome.errors
 
 
 DIES = """

@@ -190,12 +190,12 @@ def test_the_wait_is_bounded_and_the_error_tells_all(service: PoolService, make:
 def test_the_block_of_a_deadline_bounds_the_wait(make: Make) -> None:
     pool = make(1, 1)
     with pool.sandbox():
-        for wait in (pool.acquire, lambda: pool.acquire(timeout=60), lambda: pool.acquire(timeout=0)):
+        for timeout in (None, 60, 0):
             with (
                 pytest.raises(DeadlineExceededException, match=r"1 are in use.*deadline\(0.1\)"),
                 deadline(0.1),
             ):
-                wait()
+                pool.acquire(timeout)
         with pytest.raises(PoolTimeoutException), deadline(60):
             pool.acquire(timeout=0.1)
     assert pool.stats().timed_out == 4
