@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sandbox_sync.errors import InvalidArgumentException as InvalidArgumentException
     from sandbox_sync.errors import NotEnoughSpaceException as NotEnoughSpaceException
     from sandbox_sync.errors import NotFoundException as NotFoundException
+    from sandbox_sync.errors import PoolClosedException as PoolClosedException
+    from sandbox_sync.errors import PoolTimeoutException as PoolTimeoutException
     from sandbox_sync.errors import PortNotOpenException as PortNotOpenException
     from sandbox_sync.errors import RateLimitException as RateLimitException
     from sandbox_sync.errors import RequestTimeoutException as RequestTimeoutException
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from sandbox_sync.models import FilesystemEventType as FilesystemEventType
     from sandbox_sync.models import FileType as FileType
     from sandbox_sync.models import ListedSandbox as ListedSandbox
+    from sandbox_sync.models import PoolStats as PoolStats
     from sandbox_sync.models import ProcessInfo as ProcessInfo
     from sandbox_sync.models import PtyOutput as PtyOutput
     from sandbox_sync.models import PtySize as PtySize
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from sandbox_sync.options import SandboxNetworkTransform as SandboxNetworkTransform
     from sandbox_sync.options import SandboxNetworkUpdate as SandboxNetworkUpdate
     from sandbox_sync.options import SandboxOnTimeout as SandboxOnTimeout
+    from sandbox_sync.pool import SandboxPool as SandboxPool
     from sandbox_sync.pty import Pty as Pty
     from sandbox_sync.pty import PtyHandle as PtyHandle
     from sandbox_sync.sandbox import Sandbox as Sandbox
@@ -94,6 +98,8 @@ _MODULES = {
     "InvalidArgumentException": "errors",
     "NotEnoughSpaceException": "errors",
     "NotFoundException": "errors",
+    "PoolClosedException": "errors",
+    "PoolTimeoutException": "errors",
     "PortNotOpenException": "errors",
     "RateLimitException": "errors",
     "RequestTimeoutException": "errors",
@@ -116,6 +122,7 @@ _MODULES = {
     "FilesystemEvent": "models",
     "FilesystemEventType": "models",
     "ListedSandbox": "models",
+    "PoolStats": "models",
     "ProcessInfo": "models",
     "PtyOutput": "models",
     "PtySize": "models",
@@ -140,6 +147,7 @@ _MODULES = {
     "SandboxNetworkTransform": "options",
     "SandboxNetworkUpdate": "options",
     "SandboxOnTimeout": "options",
+    "SandboxPool": "pool",
     "Pty": "pty",
     "PtyHandle": "pty",
     "Sandbox": "sandbox",

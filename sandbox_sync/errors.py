@@ -15,11 +15,13 @@
     ├── CommandExitException             a command ended with an exit code other than zero
     ├── EventsLostException              more happened in a watched directory than could be kept
     ├── ForkedWithActiveStreamException  gRPC cannot be used in this forked process
+    ├── PoolClosedException              the pool was closed
     └── IncompleteCallException          the call began and its end was not seen
         ├── TimeoutException                 a clock ran out; `clock` says which
         │   ├── RequestTimeoutException          `request_timeout`: one call of the SDK
         │   ├── CommandTimeoutException          `timeout`: the run time of a command, terminal or watch
         │   ├── DeadlineExceededException        `with deadline(...)`: the block that the call was made in
+        │   ├── PoolTimeoutException             no sandbox of the pool was free in time
         │   ├── SandboxNotRunningException       the sandbox is gone: its lifetime ended, or it was killed
         │   └── SandboxUnreachableException      nothing was heard from the sandbox
         │       └── PortNotOpenException             it runs, and nothing in it listens on that port
@@ -31,12 +33,15 @@ They carry what is known of the failed call as attributes, and pickle, so that w
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Clock = Literal["sandbox lifetime", "timeout", "request_timeout", "deadline", "silence"]
+if TYPE_CHECKING:
+    from sandbox_sync.models import PoolStats
+
+Clock = Literal["sandbox lifetime", "timeout", "request_timeout", "deadline", "silence", "pool"]
 """What ran out: the sandbox's lifetime, the run time of a command (`timeout`), the time of one call
-(`request_timeout`), the block that the call was made in (`deadline`), or the longest silence that a healthy
-connection can have."""
+(`request_timeout`), the block that the call was made in (`deadline`), the longest silence that a healthy
+connection can have, or the wait for a sandbox of a pool."""
 
 _LONGEST_QUOTE = 2048
 
@@ -187,6 +192,10 @@ class ForkedWithActiveStreamException(SandboxException):
     """
 
 
+class PoolClosedException(SandboxException):
+    """The pool was closed, so it hands out no more sandboxes."""
+
+
 class IncompleteCallException(SandboxException):
     """A call began and its end was not seen.
 
@@ -229,6 +238,17 @@ class DeadlineExceededException(TimeoutException):
     """The time of the `with deadline(...)` block was up that the call or the wait was made in."""
 
     clock: Clock = "deadline"
+
+
+class PoolTimeoutException(TimeoutException):
+    """No sandbox of the pool was free in time.
+
+    Attributes:
+        stats: How many the pool had then, and what they were doing.
+    """
+
+    clock: Clock = "pool"
+    stats: PoolStats | None = None
 
 
 class SandboxNotRunningException(TimeoutException):

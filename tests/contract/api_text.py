@@ -106,6 +106,7 @@ _INSTANCE = {
     "Commands": "sandbox.commands",
     "Filesystem": "sandbox.files",
     "Pty": "sandbox.pty",
+    "SandboxPool": "pool",
     "CommandHandle": "handle",
     "WatchHandle": "watch",
     "FileStream": "stream",

@@ -14,6 +14,8 @@ from sandbox_sync import (
     FileStream,
     FilesystemEvent,
     Listing,
+    PoolStats,
+    PoolTimeoutException,
     ProcessInfo,
     PtyHandle,
     PtySize,
@@ -21,6 +23,7 @@ from sandbox_sync import (
     SandboxException,
     SandboxInfo,
     SandboxMetrics,
+    SandboxPool,
     SandboxQuery,
     SnapshotInfo,
     WatchHandle,
@@ -202,3 +205,18 @@ def in_time(sandbox: Sandbox) -> float | None:
     with deadline(30) as limit:
         sandbox.commands.run("true")
         return None if limit.expired else limit.remaining()
+
+
+def pooled() -> None:
+    pool = SandboxPool(2, 10, "base", lambda sandbox: sandbox.is_running(), max_uses=5, domain="local")
+    pool.warm(timeout=30)
+    assert_type(pool.stats(), PoolStats)
+    try:
+        with pool.sandbox(timeout=5) as sandbox:
+            assert_type(sandbox, Sandbox)
+    except PoolTimeoutException as error:
+        assert_type(error.stats, PoolStats | None)
+    pool.release(pool.acquire(), reuse=False)
+    with pool as same:
+        assert_type(same, SandboxPool)
+    pool.close(timeout=5)

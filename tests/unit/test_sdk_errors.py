@@ -67,7 +67,7 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
     "pid": st.none() | st.integers(1, 1 << 31),
     "stdout": TEXT,
     "stderr": TEXT,
-    "clock": st.sampled_from(["sandbox lifetime", "timeout", "request_timeout", "silence"]),
+    "clock": st.sampled_from(["sandbox lifetime", "timeout", "request_timeout", "silence", "pool"]),
     "limit": SECONDS,
     "exit_code": st.integers(-1, 255),
     "error": TEXT,
@@ -344,6 +344,8 @@ ELSEWHERE = {
     errors.EventsLostException,
     errors.ForkedWithActiveStreamException,
     errors.IncompleteCallException,
+    errors.PoolClosedException,
+    errors.PoolTimeoutException,
     errors.TemplateException,
     errors.TimeoutException,
 }

@@ -1,0 +1,265 @@
+"""The threads of a pool, which make sandboxes, have them cleaned, and kill them.
+
+A few stay when there is nothing to do, because at the exit of the process no new ones can be started.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+import threading
+import time
+import weakref
+from typing import Any
+
+from sandbox_sync import lifecycle
+from sandbox_sync.ambient import deadline
+from sandbox_sync.deadlines import Deadline
+from sandbox_sync.errors import SandboxException
+from sandbox_sync.pool_slots import Settings, Slot, Slots
+from sandbox_sync.sandbox import Sandbox
+
+RECYCLE_SECONDS = 30.0
+"""How long the calls may take in which a sandbox is cleaned for its next user."""
+
+_MOST_WORKERS = 32
+_RESIDENT_WORKERS = 4
+_KILL_SECONDS = 20.0
+_LEAST_KILL = 0.1
+_LOAD_SECONDS = 5.0  # for how long a fork waits at most for imports to end
+_TICK = 1.0  # how soon it is noticed that something was dropped, or is too old
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+
+class WorkedSlots(Slots):
+    """The slots of a pool in one process, with the threads that work on them."""
+
+    def __init__(self, settings: Settings, owner: weakref.ref[Any], *, closed: bool = False) -> None:
+        super().__init__(settings, owner, closed=closed)
+        self._threads: set[threading.Thread] = set()
+        self._led = False
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def drain(self, until: Deadline) -> None:
+        """End everything, what is in use included, with the help of this thread: the process ends."""
+        with self.lock:
+            self.closed = True
+            for slot in self._slots:
+                if slot.stage in ("ready", "returned") and not slot.busy:
+                    slot.stage = "ending"
+            self.plan()
+        while not until.expired:
+            if not self.wait_until(lambda: not self.at_work or any(self._pending()), until):
+                break
+            with self.lock:
+                taken = self._take()
+            if taken is None:
+                if not self.at_work:
+                    return
+                continue
+            self._end(taken, max(_LEAST_KILL, until.remaining() or 0))
+        if self.at_work:
+            self.settings.log.warning(
+                "%d sandboxes of the pool were not ended in time; their leases end them within %d s",
+                self.at_work,
+                self.settings.lease,
+            )
+
+    def _staff(self) -> None:
+        workers = sum(thread.is_alive() for thread in self._threads)
+        pending = len(self._pending())
+        free = workers - sum(slot.busy for slot in self._slots)
+        for _ in range(min(pending, free) if not self.closed else workers):
+            self._calls.put(None)  # one too many does no harm
+        for _ in range(min(pending - free, _MOST_WORKERS - workers)):
+            thread = threading.Thread(
+                target=contextvars.Context().run,  # an empty one: no caller's deadline bounds it
+                args=(self._work,),
+                name="sandbox-sync-pool",
+                daemon=True,
+            )
+            self._threads.add(thread)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads, or none any more because the process ends
+                self._threads.discard(thread)
+                if not workers and self._line:
+                    waiter = self._line.popleft()
+                    waiter.error = SandboxException(f"No thread can be started to make sandboxes: {error}")
+                    waiter.wake()
+                break
+
+    def _work(self) -> None:
+        _load()
+        while (slot := self._next()) is not None:
+            if slot.stage == "making":
+                self._make(slot)
+            elif slot.stage == "returned":
+                self._clean(slot)
+            else:
+                self._end(slot, _KILL_SECONDS)
+
+    def _next(self) -> Slot | None:
+        """The next slot to work on; None for a thread that is not needed any more."""
+        leads = False
+        while True:
+            with self.lock:
+                slot = self._take()
+                if slot is not None:
+                    if leads:
+                        self._calls.put(None)  # for another one to look after the time
+                    return slot
+                if self.closed or len(self._threads) > _RESIDENT_WORKERS:
+                    self._threads.discard(threading.current_thread())
+                    return None
+                leads, self._led = not self._led, True  # one of them looks after the time
+            try:
+                self._calls.get(timeout=_TICK if leads else None)
+            except queue.Empty:
+                with self.lock:
+                    self.plan()
+            if leads:
+                self._led = False
+
+    def _pending(self) -> list[Slot]:
+        # Room is made before it is filled.
+        pending = [slot for slot in list(self._slots) if slot.pending]
+        return sorted(pending, key=lambda slot: slot.stage == "making")
+
+    def _take(self) -> Slot | None:
+        for slot in self._pending():
+            slot.busy = True
+            return slot
+        return None
+
+    def _make(self, slot: Slot) -> None:
+        try:
+            sandbox = Sandbox.create(**self.settings.create, lease=self.settings.lease)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller in line has to hear of it
+            self._failed(slot, error)
+            return
+        with self.lock:
+            now = time.monotonic()
+            self._failures = 0
+            self.counts["made"] += 1
+            slot.made = now
+            slot.hold(sandbox, now)
+            self._done(slot)
+
+    def _failed(self, slot: Slot, error: Exception) -> None:
+        if not isinstance(error, SandboxException):
+            error = SandboxException(f"No sandbox could be made: {type(error).__name__}: {error}")
+        with self.lock:
+            self._slots.remove(slot)
+            self.counts["failed"] += 1
+            self.failure = error
+            pause = min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE)
+            pause = max(pause, error.retry_after or 0)
+            self._failures = min(self._failures + 1, 10)
+            self._resume_at = time.monotonic() + pause
+            heard = bool(self._line)
+            if heard:
+                self._line[0].error = error
+                self._line.popleft().wake()
+            self._done(slot)
+        if not heard:
+            log = self.settings.log
+            log.warning("a sandbox for the pool was not made, is tried again in %.1f s: %s", pause, error)
+
+    def _clean(self, slot: Slot) -> None:
+        sandbox, recycle = slot.sandbox, self.settings.recycle
+        clean = False
+        try:
+            if sandbox is not None and recycle is not None:
+                with deadline(RECYCLE_SECONDS):
+                    clean = recycle(sandbox) is True and sandbox._lease is not None
+        except Exception as error:  # noqa: BLE001  # the caller's function; what it left is not handed out
+            name = type(error).__name__
+            self.settings.log.warning(
+                "sandbox %s was not cleaned for reuse, and is killed: %s: %s", slot.known[1], name, error
+            )
+        with self.lock:
+            if clean and sandbox is not None:
+                slot.hold(sandbox, time.monotonic())
+            else:
+                slot.stage = "ending"
+            self._done(slot)
+
+    def _end(self, slot: Slot, limit: float | None) -> None:
+        config, sandbox_id = slot.known
+        if slot.dropped:
+            self.settings.log.warning(
+                "sandbox %s was never given back to its pool, and nothing refers to it any more; it is "
+                "killed. Use `with pool.sandbox() as sandbox:`",
+                sandbox_id,
+            )
+        sandbox = slot.sandbox
+        if sandbox is None and slot.reference is not None:
+            sandbox = slot.reference()
+        if sandbox is not None and sandbox._lease is not None:
+            sandbox._lease.ended = True  # whoever still refers to it does not keep it
+        try:
+            lifecycle.kill(config, sandbox_id, limit)
+        except Exception as error:  # noqa: BLE001  # it must not keep its room for ever
+            self.settings.log.warning(
+                "sandbox %s was not killed; its lease ends it within %d s: %s",
+                sandbox_id,
+                self.settings.lease,
+                error,
+            )
+        with self.lock:
+            self._slots.remove(slot)
+            self._done(slot)
+
+    def _done(self, slot: Slot) -> None:
+        slot.busy = False
+        self.plan()
+
+
+def _load() -> None:
+    """Import and build all that a worker needs, at a time when nobody forks.
+
+    A fork in the middle of it has the locks of the modules, and that of pydantic, and not the thread that
+    would unlock them.
+    """
+    with _loading:
+        from sandbox_sync_rest.api.sandboxes import (  # noqa: F401
+            delete_sandboxes_sandbox_id,
+            post_sandboxes_sandbox_id_timeout,
+            post_v2_sandboxes,
+        )
+        from sandbox_sync_rest.models.new_sandbox_v2 import NewSandboxV2
+        from sandbox_sync_rest.models.sandbox import Sandbox as CreatedSandbox
+        from sandbox_sync_rest.models.sandbox_timeout_request import SandboxTimeoutRequest
+
+        from sandbox_sync import local  # noqa: F401
+
+        # Used once, because the validators of pydantic complete themselves on first use, with locks, too.
+        asked = {"templateID": "base", "timeout": 1, "metadata": {"": ""}, "envVars": {"": ""}}
+        made = {"sandboxID": "i", "templateID": "base", "clientID": "", "envdVersion": ""}
+        NewSandboxV2.model_validate(asked).to_wire()
+        CreatedSandbox.model_validate(made)
+        SandboxTimeoutRequest.model_validate({"timeout": 1}).to_wire()
+
+
+_loading = threading.RLock()
+
+
+def _before_fork() -> None:
+    _loading.acquire(timeout=_LOAD_SECONDS)
+
+
+def _after_in_parent() -> None:
+    try:
+        _loading.release()
+    except RuntimeError:  # it took too long, and the thread that loads has it
+        pass
+
+
+def _after_in_child() -> None:
+    global _loading
+    _loading = threading.RLock()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
