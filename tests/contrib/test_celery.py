@@ -155,7 +155,9 @@ def test_a_worker_of_each_pool_ends_well(
     pool: str, serializer: str, counted_server: LocalServer, redis_url: str, tmp_path: Path
 ) -> None:
     app = client(redis_url, result_serializer=serializer)
-    with worker(pool, counted_server, redis_url, tmp_path, RESULT_SERIALIZER=serializer) as running:
+    # The prefork worker that the other tests share speaks Connect.
+    settings = {"RESULT_SERIALIZER": serializer, "SANDBOX_SYNC_TRANSPORT": "grpc"}
+    with worker(pool, counted_server, redis_url, tmp_path, **settings) as running:
         party = tmp_path / "party"
         party.mkdir()
         assert len(meeting(app, party)) == 2

@@ -9,6 +9,7 @@ SIGNALS = "Signals"
 THREADS = "Threads"
 PICKLE = "Pickle and copy"
 EXIT = "Exit"
+CELERY = "Celery"
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,13 @@ PROMISES: tuple[Promise, ...] = (
         "ends",
         ("with",),
         test="test_ends.py::test_nothing_holds_up_the_end",
+    ),
+    Promise(
+        CELERY,
+        "After calls in a prefork worker's parent, its tasks answer, with the same sandbox and new ones",
+        "celery_prefork",
+        limit=60,
+        test="test_celery.py::test_tasks_in_forked_processes_answer",
     ),
 )
 

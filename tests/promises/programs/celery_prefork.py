@@ -1,13 +1,10 @@
 """Tasks in the processes of a Celery worker answer, after the worker's parent has made the same calls.
 
-usage: celery_prefork.py same|new
-
 The broker is a directory: what is tried is the worker's fork, which is the same with every broker.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,21 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import TimeoutError as NoAnswer
 from celery.signals import worker_init
 from client import Sandbox, report, sandbox
 
 PROCESSES = 2
+SECONDS = 30
 
-variant = sys.argv[1]
-directory = Path(os.environ.get("BROKER_DIRECTORY") or tempfile.mkdtemp(prefix="celery-"))
-queue = {name: str(directory) for name in ("data_folder_in", "data_folder_out", "control_folder")}
-app = Celery("celery_prefork", broker="filesystem://", backend=f"file://{directory}")
-app.conf.update(
-    broker_transport_options={**queue, "polling_interval": 0.05},
-    worker_prefetch_multiplier=1,
-    worker_hijack_root_logger=False,
-)
+app = Celery("celery_prefork", broker="filesystem://")
 box: Any = None
+
+
+def meet_in(directory: Path) -> None:
+    """Send tasks and their results through a directory."""
+    queue, results = directory / "queue", directory / "results"
+    folders = {f"{name}_folder{end}": str(queue) for name, end in (("data", "_in"), ("data", "_out"))}
+    app.conf.update(
+        broker_transport_options={**folders, "control_folder": str(directory), "polling_interval": 0.05},
+        result_backend=f"file://{results}",
+        worker_prefetch_multiplier=1,
+    )
 
 
 @worker_init.connect
@@ -42,39 +44,42 @@ def use(**_: object) -> None:
     box.commands.run("true")
 
 
-@app.task(name="answer", time_limit=20)
+@app.task(name="answer")
 def answer() -> str:
-    """Use the parent's sandbox or a new one."""
-    if variant == "same":
-        return str(box.commands.run("echo child").stdout)
+    """Use the parent's sandbox, and a new one."""
+    first = str(box.commands.run("echo child").stdout)
     with sandbox() as other:
-        return str(other.commands.run("echo child").stdout)
+        return first + str(other.commands.run("echo child").stdout)
 
 
-def main() -> None:
-    """Start the worker and send it tasks."""
-    options = ["--pool", "prefork", "--concurrency", str(PROCESSES), "--loglevel", "ERROR"]
-    quick = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    worker = subprocess.Popen(
-        [sys.executable, __file__, variant, "worker", *options, *quick],
-        env={**os.environ, "BROKER_DIRECTORY": str(directory)},
-        stdout=sys.stderr,
-    )
-    try:
-        app.control.ping  # noqa: B018
-        sent = [answer.delay() for _ in range(2 * PROCESSES)]
-        begun = time.monotonic()
-        answers = [result.get(timeout=20, interval=0.05) for result in sent]
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what was seen
-        report(False, f"{type(error).__name__}: {error}"[:100])
-    finally:
-        worker.kill()
-        worker.wait()
-    report(answers == ["child\n"] * len(sent), f"{len(sent)} tasks in {time.monotonic() - begun:.1f} s")
+def send() -> None:
+    """Start the worker, send it tasks, and say how they fare."""
+    with tempfile.TemporaryDirectory(prefix="celery-") as directory:
+        for name in ("queue", "results"):
+            Path(directory, name).mkdir()
+        meet_in(Path(directory))
+        options = ["--pool", "prefork", "--concurrency", str(PROCESSES), "--loglevel", "ERROR"]
+        quick = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        worker = subprocess.Popen(
+            [sys.executable, __file__, directory, "worker", *options, *quick], stdout=sys.stderr
+        )
+        try:
+            begun = time.monotonic()
+            sent = [answer.delay() for _ in range(2 * PROCESSES)]
+            answers = [result.get(timeout=SECONDS, interval=0.05) for result in sent]
+            took = time.monotonic() - begun
+        except NoAnswer:
+            report(False, f"a task hung ({SECONDS} s)")
+        finally:
+            worker.kill()
+            worker.wait()
+    kept = answers == ["child\n" * 2] * len(sent)
+    report(kept, f"{len(sent)} tasks answered {took:.1f} s after the worker's start")
 
 
 if __name__ == "__main__":
-    if sys.argv[2:]:
+    if sys.argv[1:]:
+        meet_in(Path(sys.argv[1]))
         app.start(sys.argv[2:])
     else:
-        main()
+        send()
