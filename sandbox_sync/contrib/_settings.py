@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox_sync.errors import InvalidArgumentException
@@ -28,7 +28,7 @@ class Settings:
         deadline: Seconds that a request or task may take; None for no limit.
     """
 
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)  # with the key
     deadline: float | None
 
 

@@ -61,7 +61,7 @@ def again(self: SandboxTask, seen: list[str]) -> list[str]:
     """Be retried once."""
     seen.append(self.sandbox.sandbox_id)
     if self.request.retries == 0:
-        raise self.retry(args=[seen], countdown=0)
+        raise self.retry(args=(seen,), countdown=0)
     return seen
 
 

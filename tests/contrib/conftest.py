@@ -28,7 +28,7 @@ def counted_server() -> Iterator[LocalServer]:
 @pytest.fixture
 def own_server(
     server_env: dict[str, str], counted_server: LocalServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dict[str, str]]:
+) -> dict[str, str]:
     """The environment leads to that server, where a test begins without sandboxes."""
     for name, value in counted_server.env.items():
         monkeypatch.setenv(name, value)

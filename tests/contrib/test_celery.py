@@ -41,7 +41,11 @@ from sandbox_sync.contrib.celery import SandboxTask
 from tests.contrib.serving import EXAMPLES, PATIENCE, ROOT, ids, program, wait_for, wait_until_none_is_left
 
 EXAMPLE = EXAMPLES / "celery_app"
-GET = {"timeout": PATIENCE, "interval": 0.05}
+
+
+def got(sent: AsyncResult[Any]) -> Any:
+    """What came of a task."""
+    return sent.get(timeout=PATIENCE, interval=0.05)
 
 
 def client(redis_url: str, **conf: object) -> Celery:
@@ -84,7 +88,7 @@ def counted(own_server: dict[str, str]) -> None:
 def meeting(app: Celery, party: Path) -> set[str]:
     """The sandboxes of two tasks that run at the same time."""
     sent = [app.send_task("meet", [str(party), 2]) for _ in range(2)]
-    return {result.get(**GET) for result in sent}
+    return {got(result) for result in sent}
 
 
 def test_processes_of_a_worker_that_used_the_sdk_work_and_share_no_sandbox(
@@ -95,38 +99,39 @@ def test_processes_of_a_worker_that_used_the_sdk_work_and_share_no_sandbox(
 
 
 def test_what_the_sdk_gives_travels_as_json(prefork: Celery) -> None:
-    got = prefork.send_task("models").get(**GET)
-    assert isinstance(got["written"], WriteInfo)
-    assert got["written"].type is FileType.FILE
-    entry = next(entry for entry in got["entries"] if entry.name == "file")
+    given = got(prefork.send_task("models"))
+    assert isinstance(given["written"], WriteInfo)
+    assert given["written"].type is FileType.FILE
+    entry = next(entry for entry in given["entries"] if entry.name == "file")
     assert isinstance(entry, EntryInfo)
     assert isinstance(entry.modified_time, datetime)
-    assert isinstance(got["info"], SandboxInfo)
-    assert got["info"].state is SandboxState.RUNNING
-    assert all(isinstance(process, ProcessInfo) for process in got["processes"])
+    assert isinstance(given["info"], SandboxInfo)
+    assert given["info"].state is SandboxState.RUNNING
+    assert all(isinstance(process, ProcessInfo) for process in given["processes"])
     assert (
-        got["result"] == CommandResult("err\n", "out\n", 3, "exit status 3") or got["result"].exit_code == 3
+        given["result"] == CommandResult("err\n", "out\n", 3, "exit status 3")
+        or given["result"].exit_code == 3
     )
     wait_until_none_is_left()
 
 
 def test_an_exception_travels_as_json(prefork: Celery) -> None:
     with pytest.raises(CommandExitException, match=r"exit code 3.*\n?.*why"):
-        prefork.send_task("fail").get(**GET)
+        got(prefork.send_task("fail"))
     wait_until_none_is_left()
 
 
 def test_a_retry_has_a_sandbox_of_its_own(prefork: Celery) -> None:
-    first, second = prefork.send_task("again", [[]]).get(**GET)
+    first, second = got(prefork.send_task("again", [[]]))
     assert first != second
     wait_until_none_is_left()
 
 
 def test_a_soft_time_limit_is_felt_and_ends_the_sandbox(prefork: Celery) -> None:
-    assert prefork.send_task("feel", soft_time_limit=2).get(**GET) < 10
+    assert got(prefork.send_task("feel", soft_time_limit=2)) < 10
     wait_until_none_is_left()
     with pytest.raises(SoftTimeLimitExceeded):
-        prefork.send_task("hang", soft_time_limit=1).get(**GET)
+        got(prefork.send_task("hang", soft_time_limit=1))
     wait_until_none_is_left()
 
 
@@ -143,9 +148,9 @@ def test_a_process_that_is_killed_leaves_its_sandbox_no_longer_than_the_lease(
         sent = prefork.send_task("persist", soft_time_limit=1, time_limit=2)
         expected = TimeLimitExceeded
     with pytest.raises(expected):
-        sent.get(**GET)
+        got(sent)
     wait_until_none_is_left()
-    assert prefork.send_task("linger", [0]).get(**GET) == "done\n"
+    assert got(prefork.send_task("linger", [0])) == "done\n"
 
 
 @pytest.mark.parametrize(
@@ -162,16 +167,17 @@ def test_a_worker_of_each_pool_ends_well(
         party.mkdir()
         assert len(meeting(app, party)) == 2
         with pytest.raises(CommandExitException, match="exit code 3") as raised:
-            app.send_task("fail", serializer=serializer).get(**GET)
+            got(app.send_task("fail", serializer=serializer))
         if serializer == "pickle":
             assert (raised.value.exit_code, raised.value.stderr) == (3, "why\n")
         if pool != "prefork":
             with pytest.raises(DeadlineExceededException):
-                app.send_task("hang", soft_time_limit=1).get(**GET)
+                got(app.send_task("hang", soft_time_limit=1))
+        wait_until_none_is_left()
         last = app.send_task("linger", [2])
         wait_for(ids, "the last task's sandbox")
         running.send_signal(signal.SIGTERM)
-        assert last.get(**GET) == "done\n"
+        assert got(last) == "done\n"
         assert running.wait(PATIENCE) == 0
     assert ids() == set()
 
@@ -247,10 +253,10 @@ def test_every_model_comes_out_of_json_as_it_went_in() -> None:
         ProcessInfo(1, None, "sh", ["-c"], {"A": "B"}, "/"),
         WriteInfo("n", FileType.FILE, "/n"),
     ]
-    got = loads(dumps(given))
-    assert got == given
-    assert [type(one) for one in got] == [type(one) for one in given]
-    assert got[1].type is FileType.DIR
+    back = loads(dumps(given))
+    assert back == given
+    assert [type(one) for one in back] == [type(one) for one in given]
+    assert back[1].type is FileType.DIR
 
 
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
@@ -263,7 +269,7 @@ def test_every_exception_arrives_with_its_class_and_text(serializer: str) -> Non
     assert len(kinds) > 20
     for kind in kinds:
         app.backend.store_result("id", kind("what happened"), "FAILURE")
-        got = app.AsyncResult("id").result
-        assert type(got) is kind
-        assert str(got) == "what happened"
+        arrived = app.AsyncResult("id").result
+        assert type(arrived) is kind
+        assert str(arrived) == "what happened"
         app.backend.forget("id")

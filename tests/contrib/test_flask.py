@@ -78,6 +78,19 @@ def test_an_answer_that_was_never_read_ends_its_sandbox(own_server: dict[str, st
     assert ids() == set()
 
 
+def test_an_answer_without_a_body_ends_its_sandbox(own_server: dict[str, str]) -> None:
+    app = Flask(__name__)
+    sandboxes = Sandboxes(app)
+
+    @app.get("/")
+    def view() -> Response:
+        return sandboxes.stream("sleep 1000", timeout=None)
+
+    with app.test_client().head("/") as answer:
+        assert answer.data == b""
+    assert ids() == set()
+
+
 def test_an_answer_that_is_not_the_one_sent_ends_its_sandbox(own_server: dict[str, str]) -> None:
     app = Flask(__name__)
     sandboxes = Sandboxes(app)
@@ -109,7 +122,7 @@ def test_a_view_has_a_deadline_and_its_stream_a_timeout_of_its_own(own_server: d
     client = app.test_client()
     assert client.get("/").text == "late"
     with client.get("/live") as answer:
-        assert answer.text == "alive\n"
+        assert answer.data == b"alive\n"
     assert ids() == set()
 
 
@@ -146,6 +159,13 @@ def test_a_wrong_setting_is_named(settings: dict[str, object], words: str) -> No
     with pytest.raises(InvalidArgumentException, match=words) as raised:
         Sandboxes(app)
     assert "secret" not in str(raised.value)
+
+
+def test_a_key_is_not_shown() -> None:
+    app = Flask(__name__)
+    app.config["SANDBOX_API_KEY"] = "secret"
+    Sandboxes(app)
+    assert "secret" not in repr(app.extensions)
 
 
 def test_an_app_without_sandboxes_says_so() -> None:
