@@ -118,7 +118,8 @@ def _end(task: object = None, **_: Any) -> None:
 def _load(**_: Any) -> None:
     """Load what the first call would: once here, and not again in each process of the pool."""
     import sandbox_sync_rest.api.sandboxes.delete_sandboxes_sandbox_id
-    import sandbox_sync_rest.api.sandboxes.post_v2_sandboxes  # noqa: F401
+    import sandbox_sync_rest.api.sandboxes.post_v2_sandboxes
+    import sandbox_sync_rest.models.new_sandbox_v2  # noqa: F401
 
 
 def _unenforced_limit(task: SandboxTask) -> float | None:
