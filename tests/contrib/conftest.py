@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import socket
@@ -57,7 +56,6 @@ def redis_url() -> Iterator[str]:
             assert running.poll() is None, Path(directory, "log").read_text()
             yield f"redis+socket://{address}"
         finally:
-            gc.collect()  # results speak to it when they go
             running.kill()
             running.wait()
 

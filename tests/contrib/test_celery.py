@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import signal
 import subprocess
@@ -48,11 +49,19 @@ def got(sent: AsyncResult[Any]) -> Any:
     return sent.get(timeout=PATIENCE, interval=0.05)
 
 
-def client(redis_url: str, **conf: object) -> Celery:
+@contextmanager
+def client(redis_url: str, **conf: object) -> Iterator[Celery]:
     """An app that sends tasks to a worker."""
     app = Celery("client", broker=redis_url, backend=redis_url, set_as_current=False)
     app.conf.update(accept_content=["json", "pickle"], result_accept_content=["json", "pickle"], **conf)
-    return app
+    try:
+        yield app
+    finally:
+        gc.collect()  # results speak to Redis when they go
+        backend: Any = app.backend
+        backend.result_consumer.stop()
+        backend.client.connection_pool.disconnect()
+        app.close()
 
 
 @contextmanager
@@ -76,8 +85,8 @@ def prefork(
     """What sends tasks to a worker with two processes."""
     # A queue of its own in the one Redis: its database.
     url = f"{redis_url}?virtual_host=1"
-    with worker("prefork", counted_server, url, tmp_path_factory.mktemp("celery")):
-        yield client(url)
+    with worker("prefork", counted_server, url, tmp_path_factory.mktemp("celery")), client(url) as app:
+        yield app
 
 
 @pytest.fixture(autouse=True)
@@ -159,10 +168,10 @@ def test_a_process_that_is_killed_leaves_its_sandbox_no_longer_than_the_lease(
 def test_a_worker_of_each_pool_ends_well(
     pool: str, serializer: str, counted_server: LocalServer, redis_url: str, tmp_path: Path
 ) -> None:
-    app = client(redis_url, result_serializer=serializer)
     # The prefork worker that the other tests share speaks Connect.
     settings = {"RESULT_SERIALIZER": serializer, "SANDBOX_SYNC_TRANSPORT": "grpc"}
-    with worker(pool, counted_server, redis_url, tmp_path, **settings) as running:
+    started = worker(pool, counted_server, redis_url, tmp_path, **settings)
+    with started as running, client(redis_url, result_serializer=serializer) as app:
         party = tmp_path / "party"
         party.mkdir()
         assert len(meeting(app, party)) == 2
