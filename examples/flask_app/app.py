@@ -11,7 +11,7 @@ from sandbox_sync.contrib.flask import Sandboxes
 
 app = Flask(__name__)
 # SANDBOX_LOCAL=1: on this machine. Otherwise E2B_API_KEY and its like say where.
-app.config.update(SANDBOX_LOCAL=os.environ.get("SANDBOX_LOCAL") == "1", SANDBOX_TIMEOUT=60)
+app.config.update(SANDBOX_LOCAL=os.environ.get("SANDBOX_LOCAL") == "1", SANDBOX_DEADLINE=30)
 sandboxes = Sandboxes(app)
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, after_this_request, current_app, g
 
+from sandbox_sync.ambient import deadline
+from sandbox_sync.contrib._scope import Scope
+from sandbox_sync.contrib._settings import Settings, read
 from sandbox_sync.errors import InvalidArgumentException
-from sandbox_sync.handles import CommandHandle
-from sandbox_sync.lifecycle import discard
 from sandbox_sync.sandbox import Sandbox
 
-_EXTENSION = "sandbox_sync"
-_KEPT_AS = "_sandbox_sync_sandbox"
-_HANDED_OVER = "_sandbox_sync_handed_over"
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# Names in the app's configuration, the options of `Sandbox.create` that they set, and what they take.
-_SETTINGS: dict[str, tuple[str, type]] = {
-    "SANDBOX_TEMPLATE": ("template", str),
-    "SANDBOX_TIMEOUT": ("timeout", int),
-    "SANDBOX_REQUEST_TIMEOUT": ("request_timeout", float),
-    "SANDBOX_API_KEY": ("api_key", str),
-    "SANDBOX_API_URL": ("api_url", str),
-    "SANDBOX_SANDBOX_URL": ("sandbox_url", str),
-}
-_LOCAL = "SANDBOX_LOCAL"
-_SERVICE = {"api_key", "api_url", "sandbox_url"}
+_EXTENSION = "sandbox_sync"
+_PREFIX = "SANDBOX_"
+_KEPT_AS = "_sandbox_sync_scope"
+_HANDED_OVER = "_sandbox_sync_handed_over"
 
 
 class Sandboxes:
@@ -36,8 +29,10 @@ class Sandboxes:
     `Sandbox.create` looks for it:
 
     - SANDBOX_TEMPLATE: name or id of the template.
-    - SANDBOX_TIMEOUT: lifetime of a sandbox in whole seconds. It is what ends the sandbox of a worker that
-      was killed, so let it be little more than the longest request.
+    - SANDBOX_LEASE: whole seconds after which a sandbox ends whose worker was killed; 30 when left out.
+    - SANDBOX_TIMEOUT: in place of that, the lifetime of a sandbox in whole seconds, which nothing renews.
+    - SANDBOX_DEADLINE: seconds that everything that a view does with sandboxes may take, as in
+      `with deadline(...)`. What `stream` sends has a timeout of its own.
     - SANDBOX_REQUEST_TIMEOUT: timeout in seconds for each call to the service.
     - SANDBOX_API_KEY, SANDBOX_API_URL, SANDBOX_SANDBOX_URL: the service.
     - SANDBOX_LOCAL: True for this machine's own server, in place of those three.
@@ -62,8 +57,15 @@ class Sandboxes:
         Raises:
             InvalidArgumentException: A setting is wrong; the message names it.
         """
-        app.extensions[_EXTENSION] = _options(app.config)
+        given = {name: value for name, value in app.config.items() if name.startswith(_PREFIX)}
+        settings = read(
+            {name[len(_PREFIX) :].lower(): value for name, value in given.items()},
+            lambda name: _PREFIX + name.upper(),
+        )
+        app.extensions[_EXTENSION] = settings
         app.teardown_appcontext(_end)
+        if settings.deadline is not None:
+            app.wsgi_app = _bounded(app.wsgi_app, settings.deadline)  # type: ignore[method-assign]
 
     @property
     def current(self) -> Sandbox:
@@ -74,16 +76,7 @@ class Sandboxes:
             InvalidArgumentException: `init_app` was not called for the app.
             SandboxException: It could not be made.
         """
-        sandbox: Sandbox | None = g.get(_KEPT_AS)
-        if sandbox is None:
-            options = current_app.extensions.get(_EXTENSION)
-            if options is None:
-                raise InvalidArgumentException(
-                    f"Flask app {current_app.name!r} has no sandboxes; call Sandboxes(app) or init_app(app)"
-                )
-            sandbox = Sandbox.create(**options)
-            setattr(g, _KEPT_AS, sandbox)
-        return sandbox
+        return _scope().sandbox()
 
     def stream(
         self, command: str, *, timeout: float | None = 60, mimetype: str = "text/plain", **options: Any
@@ -106,15 +99,9 @@ class Sandboxes:
         Raises:
             SandboxException: The command could not be started. What fails later cuts the answer short.
         """
-        sandbox = self.current
-        handle = sandbox.commands.run(
-            command, background=True, timeout=timeout, check=False, retain_output=False, **options
-        )
-        answer = Response(_output(handle), mimetype=mimetype)
-
-        def end() -> None:
-            discard(sandbox.connection_config, sandbox.sandbox_id)
-            handle.disconnect()
+        scope = _scope()
+        answer = Response(scope.stream(command, timeout, options), mimetype=mimetype)
+        answer.headers["X-Accel-Buffering"] = "no"  # nginx keeps answers back otherwise
 
         def hand_over(sent: Response) -> Response:
             # Only the answer that is sent outlives the request: a view may fail after making one.
@@ -122,46 +109,37 @@ class Sandboxes:
                 setattr(g, _HANDED_OVER, True)
             return sent
 
-        answer.call_on_close(end)
+        answer.call_on_close(scope.end)
         after_this_request(hand_over)
         return answer
 
 
-def _output(handle: CommandHandle) -> Iterator[str]:
-    for stdout, stderr, _ in handle:
-        yield stdout or stderr or ""
+def _scope() -> Scope:
+    scope: Scope | None = g.get(_KEPT_AS)
+    if scope is None:
+        settings: Settings | None = current_app.extensions.get(_EXTENSION)
+        if settings is None:
+            raise InvalidArgumentException(
+                f"Flask app {current_app.name!r} has no sandboxes; call Sandboxes(app) or init_app(app)"
+            )
+        scope = Scope(settings)
+        setattr(g, _KEPT_AS, scope)
+    return scope
 
 
 def _end(error: BaseException | None) -> None:
     """Kill the sandbox of what ends, unless an answer that is being sent does so when it is closed."""
-    sandbox: Sandbox | None = g.pop(_KEPT_AS, None)
+    scope: Scope | None = g.pop(_KEPT_AS, None)
     handed_over = g.pop(_HANDED_OVER, False) and error is None
-    if sandbox is not None and not handed_over:
-        discard(sandbox.connection_config, sandbox.sandbox_id)
+    if scope is not None and not handed_over:
+        scope.end()
 
 
-def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    known = {*_SETTINGS, _LOCAL}
-    for name in config:
-        if name.startswith("SANDBOX_") and name not in known:
-            raise InvalidArgumentException(f"{name} is no setting; there are {', '.join(sorted(known))}")
-    options: dict[str, Any] = {}
-    for name, (option, kind) in _SETTINGS.items():
-        value: Any = config.get(name)
-        if value is None:
-            continue
-        number = kind is not str
-        fits = isinstance(value, (int, float) if kind is float else kind)
-        if not fits or isinstance(value, bool) or (number and value <= 0):
-            wanted = {str: "a text", int: "whole seconds above 0", float: "seconds above 0"}[kind]
-            raise InvalidArgumentException(f"{name} takes {wanted}, not this {type(value).__name__}")
-        options[option] = value
-    local = config.get(_LOCAL, False)
-    if not isinstance(local, bool):
-        raise InvalidArgumentException(f"{_LOCAL} takes True or False, not a {type(local).__name__}")
-    if local:
-        remote = [name for name in config if name in _SETTINGS and _SETTINGS[name][0] in _SERVICE]
-        if remote:
-            raise InvalidArgumentException(f"{_LOCAL} is True, so leave out {', '.join(sorted(remote))}")
-        options["domain"] = "local"
-    return options
+def _bounded(app: WSGIApplication, seconds: float) -> Callable[..., Iterable[bytes]]:
+    """An app that has so many seconds to begin each answer."""
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with deadline(seconds):
+            return app(environ, start_response)
+
+    return call

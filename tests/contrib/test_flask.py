@@ -3,79 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from flask import Flask, Response, abort
 from werkzeug.test import create_environ
 
-from sandbox_local import LocalServer
-from sandbox_sync import InvalidArgumentException, Sandbox
+from sandbox_sync import DeadlineExceededException, InvalidArgumentException
 from sandbox_sync.contrib.flask import Sandboxes
-
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "flask_app"
-PATIENCE = 15.0
+from tests.contrib.serving import EXAMPLES, gunicorn, ids, post, wait_until_none_is_left
 
 
 @pytest.fixture
-def own_server(server_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A server whose sandboxes are all the test's own, so that they can be counted."""
-    with LocalServer() as running:
-        for name, value in running.env.items():
-            monkeypatch.setenv(name, value)
-        yield running.env
-
-
-@pytest.fixture
-def gunicorn(own_server: dict[str, str], tmp_path: Path) -> Iterator[int]:
-    """Port of the example under gunicorn, with two workers' threads."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        descriptor = listener.fileno()
-        command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--bind", f"fd://{descriptor}"]
-        with (tmp_path / "log").open("wb") as log:
-            started = subprocess.Popen(
-                [*command, "--threads", "4", "--chdir", str(EXAMPLE), "app:app"],
-                pass_fds=[descriptor],
-                env={**os.environ, **own_server},
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            yield port
-        finally:
-            started.terminate()
-            try:
-                started.wait(PATIENCE)
-            finally:
-                started.kill()
-                started.wait()
-
-
-def ids() -> set[str]:
-    return {item.sandbox_id for item in Sandbox.list()}
-
-
-def wait_until_none_is_left() -> None:
-    end = time.monotonic() + PATIENCE
-    while left := ids():
-        assert time.monotonic() < end, f"still there: {left}"
-        time.sleep(0.05)
-
-
-def post(port: int, path: str, code: str) -> HTTPConnection:
-    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    connection.request("POST", path, json.dumps({"code": code}), {"Content-Type": "application/json"})
-    return connection
+def example(own_server: dict[str, str], tmp_path: Path) -> Iterator[int]:
+    """Port of the example under gunicorn."""
+    with gunicorn(["--chdir", str(EXAMPLES / "flask_app"), "app:app"], own_server, tmp_path / "log") as port:
+        yield port
 
 
 def test_a_request_has_one_sandbox_and_ends_it(own_server: dict[str, str]) -> None:
@@ -132,6 +78,19 @@ def test_an_answer_that_was_never_read_ends_its_sandbox(own_server: dict[str, st
     assert ids() == set()
 
 
+def test_an_answer_without_a_body_ends_its_sandbox(own_server: dict[str, str]) -> None:
+    app = Flask(__name__)
+    sandboxes = Sandboxes(app)
+
+    @app.get("/")
+    def view() -> Response:
+        return sandboxes.stream("sleep 1000", timeout=None)
+
+    with app.test_client().head("/") as answer:
+        assert answer.data == b""
+    assert ids() == set()
+
+
 def test_an_answer_that_is_not_the_one_sent_ends_its_sandbox(own_server: dict[str, str]) -> None:
     app = Flask(__name__)
     sandboxes = Sandboxes(app)
@@ -145,12 +104,51 @@ def test_an_answer_that_is_not_the_one_sent_ends_its_sandbox(own_server: dict[st
     assert ids() == set()
 
 
+def test_a_view_has_a_deadline_and_its_stream_a_timeout_of_its_own(own_server: dict[str, str]) -> None:
+    app = Flask(__name__)
+    app.config["SANDBOX_DEADLINE"] = 1
+    sandboxes = Sandboxes(app)
+
+    @app.get("/")
+    def view() -> str:
+        with pytest.raises(DeadlineExceededException):
+            sandboxes.current.commands.run("sleep 1000", timeout=0)
+        return "late"
+
+    @app.get("/live")
+    def live() -> Response:
+        return sandboxes.stream("sleep 1.5; echo alive")
+
+    client = app.test_client()
+    assert client.get("/").text == "late"
+    with client.get("/live") as answer:
+        assert answer.data == b"alive\n"
+    assert ids() == set()
+
+
+def test_a_sandbox_ends_soon_after_its_worker_unless_told_otherwise(own_server: dict[str, str]) -> None:
+    def lives(**settings: object) -> float:
+        app = Flask(__name__)
+        app.config.update(settings)
+        sandboxes = Sandboxes(app)
+        with app.app_context():
+            info = sandboxes.current.get_info()
+        return (info.end_at - info.started_at).total_seconds()
+
+    assert 25 < lives() < 35
+    assert 85 < lives(SANDBOX_TIMEOUT=90) < 95
+    assert 45 < lives(SANDBOX_LEASE=50) < 55
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"SANDBOX_TIMEOUT": "60"}, "SANDBOX_TIMEOUT takes whole seconds above 0"),
         ({"SANDBOX_TIMEOUT": 0}, "SANDBOX_TIMEOUT takes whole seconds above 0"),
         ({"SANDBOX_TEMPLTE": "base"}, "SANDBOX_TEMPLTE is no setting"),
+        ({"SANDBOX_LEASE": 2}, "SANDBOX_LEASE takes whole seconds, 3 or more"),
+        ({"SANDBOX_LEASE": 9, "SANDBOX_TIMEOUT": 9}, "SANDBOX_TIMEOUT and SANDBOX_LEASE exclude each other"),
+        ({"SANDBOX_DEADLINE": True}, "SANDBOX_DEADLINE takes seconds above 0"),
         ({"SANDBOX_LOCAL": "1"}, "SANDBOX_LOCAL takes True or False"),
         ({"SANDBOX_LOCAL": True, "SANDBOX_API_KEY": "secret"}, "leave out SANDBOX_API_KEY"),
     ],
@@ -163,17 +161,24 @@ def test_a_wrong_setting_is_named(settings: dict[str, object], words: str) -> No
     assert "secret" not in str(raised.value)
 
 
+def test_a_key_is_not_shown() -> None:
+    app = Flask(__name__)
+    app.config["SANDBOX_API_KEY"] = "secret"
+    Sandboxes(app)
+    assert "secret" not in repr(app.extensions)
+
+
 def test_an_app_without_sandboxes_says_so() -> None:
     with Flask("bare").app_context(), pytest.raises(InvalidArgumentException, match=r"'bare'.*init_app"):
         _ = Sandboxes().current
 
 
-def test_the_example_answers_and_shares_no_sandbox(gunicorn: int) -> None:
+def test_the_example_answers_and_shares_no_sandbox(example: int) -> None:
     code = "import os; print(os.path.exists('/tmp/mark')); open('/tmp/mark', 'w').close()"
     answers = []
 
     def ask() -> None:
-        with closing(post(gunicorn, "/run", code)) as connection:
+        with closing(post(example, "/run", code)) as connection:
             answers.append(json.load(connection.getresponse()))
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
@@ -185,9 +190,9 @@ def test_the_example_answers_and_shares_no_sandbox(gunicorn: int) -> None:
     wait_until_none_is_left()
 
 
-def test_the_example_streams_and_a_client_that_goes_ends_the_sandbox(gunicorn: int) -> None:
+def test_the_example_streams_and_a_client_that_goes_ends_the_sandbox(example: int) -> None:
     endless = "import time\nwhile True: print('x' * 4000); time.sleep(0.05)"
-    with closing(post(gunicorn, "/stream", endless)) as connection, connection.getresponse() as answer:
+    with closing(post(example, "/stream", endless)) as connection, connection.getresponse() as answer:
         assert answer.read(1) == b"x"
         assert len(ids()) == 1
     wait_until_none_is_left()

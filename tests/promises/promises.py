@@ -10,6 +10,7 @@ THREADS = "Threads"
 PICKLE = "Pickle and copy"
 EXIT = "Exit"
 JOBS = "Batch jobs"
+CELERY = "Celery"
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,13 @@ PROMISES: tuple[Promise, ...] = (
         "jobs",
         ("late",),
         test="test_jobs.py::test_a_job_has_an_end",
+    ),
+    Promise(
+        CELERY,
+        "After calls in a prefork worker's parent, its tasks answer, with the same sandbox and new ones",
+        "celery_prefork",
+        limit=60,
+        test="test_celery.py::test_tasks_in_forked_processes_answer",
     ),
 )
 
