@@ -18,6 +18,7 @@ from sandbox_sync_rpc.channel import Metadata
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
+from sandbox_sync.transport import forks, grpc_connections
 from sandbox_sync.transport.failures import Reason, RpcFailure
 from sandbox_sync.transport.grpc_connections import Connection, Settings, active, connect, in_flight
 from sandbox_sync.transport.proxies import proxy_for
@@ -55,6 +56,9 @@ _BROKEN = (
 # What it says of answers that are none of gRPC's.
 _OTHER_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
 
+# os.fork has run it already; a server that forks in C has not.
+forks.in_child(grpc_connections._after_fork)
+
 
 class GrpcChannel:
     """Makes calls to one server; has the call interface of `grpc.Channel` that generated stubs expect.
@@ -88,6 +92,7 @@ class GrpcChannel:
         Raises:
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
+        forks.check()
         if self._connection is None or self._connection.owner != os.getpid():
             self._connection = connect(self._settings)
         return self._connection.channel
