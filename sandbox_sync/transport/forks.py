@@ -1,7 +1,7 @@
 """What a forked child has to make anew, whoever has forked it.
 
-`os.fork` runs what is registered with it. A server that forks in C need not: uWSGI does not unless it is told to. So
-whatever hands out something of its process has the process id looked at first.
+`os.fork` runs what is registered with it. A server that forks in C need not: uWSGI does not unless it is told
+to. So whatever hands out something that belongs to a process has the process id looked at first.
 """
 
 from __future__ import annotations

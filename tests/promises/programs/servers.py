@@ -1,7 +1,7 @@
 """Preforking web servers for promise programs: each serves the app in web_app.py with two workers.
 
-A server gets a socket that listens already, so nobody has to look for a free port or wait: requests that come early
-wait in the socket's queue. It stays in the program's process group, which the runner ends.
+A server gets a socket that listens already, so nobody has to look for a free port or to wait: requests that
+come early wait in the socket's queue. It stays in the program's process group, which the runner ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 GUNICORN = ("-m", "gunicorn", "--no-control-socket", "--bind", "fd://{fd}", "--workers", str(WORKERS))
 APP = ("--chdir", str(HERE), "web_app:application")
 UWSGI = ("-c", "import pyuwsgi; pyuwsgi.run()", "--http-socket", "fd://{fd}", "--processes", str(WORKERS))
-UWSGI_APP = ("--master", "--enable-threads", "--need-app", "--die-on-term", "--chdir", str(HERE), "--wsgi", "web_app")
+UWSGI_APP = ("--master", "--enable-threads", "--need-app", "--chdir", str(HERE), "--wsgi", "web_app")
+# SIGTERM would have it load everything anew.
+UWSGI_STOP = ("--hook-master-start", "unix_signal:15 gracefully_kill_them_all")
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "sync": (*GUNICORN, *APP),
@@ -41,8 +43,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "gthread-preload": (*GUNICORN, "--threads", "4", "--preload", *APP),
     "gevent": (*GUNICORN, "--worker-class", "gevent", *APP),
     "gevent-preload": (*GUNICORN, "--worker-class", "gevent", "--preload", *APP),
-    "uwsgi": (*UWSGI, *UWSGI_APP),
-    "uwsgi-lazy": (*UWSGI, "--lazy-apps", *UWSGI_APP),
+    "uwsgi": (*UWSGI, *UWSGI_STOP, *UWSGI_APP),
+    "uwsgi-lazy": (*UWSGI, *UWSGI_STOP, "--lazy-apps", *UWSGI_APP),
     "prefork": (str(HERE / "prefork.py"), "{fd}", str(WORKERS)),
 }
 

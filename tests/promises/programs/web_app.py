@@ -1,8 +1,8 @@
 """The WSGI app that the servers of servers.py serve.
 
 It uses the SDK when it is imported, which a preloading server does in the process that forks its workers: a
-request, a command in the background that is still followed when the workers are forked, and another after it, whose
-connection is kept for the next call.
+request, a command in the background that is still followed when the workers are forked, and another after it,
+whose connection is kept for the next call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ box.commands.run("true")
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Run a command in the sandbox of the import, also in the background, or in a new one; or say which that of the import is."""
+    """Run a command in the sandbox of the import, or in a new one; or say which that of the import is."""
     command = parse_qs(environ["QUERY_STRING"]).get("command", ["true"])[0]
     if environ["PATH_INFO"] == "/id":
         text = box.sandbox_id
