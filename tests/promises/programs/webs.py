@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 from client import Sandbox, report
+from hundred import report_best
 from servers import START_SECONDS, WORKERS, Answer, Server, others, serving
 
 # Requests that are under way at the same time.
@@ -83,21 +84,17 @@ def answers(server: Server) -> None:
 def hundred(server: Server) -> None:
     """A hundred requests at once, each with a command of a second."""
     first(server)
-    rounds: list[float] = []
     with ThreadPoolExecutor(100) as pool:
-        # One after the other they would take 100 s; other work on the machine may slow a round down.
-        while len(rounds) < 4 and min(rounds, default=9) >= 2:
-            begin = time.monotonic()
+
+        def answers() -> int:
             asked = [pool.submit(server.ask, "/same", f"sleep 1; echo {n}", 15) for n in range(100)]
             try:
-                right = sum(job.result().text == f"{n}\n" for n, job in enumerate(asked))
+                return sum(job.result().text == f"{n}\n" for n, job in enumerate(asked))
             except OSError as error:
                 pool.shutdown(wait=False, cancel_futures=True)
                 report(False, f"no answer: {error or type(error).__name__}{said(server)}")
-            rounds.append(time.monotonic() - begin)
-            if right < 100:
-                report(False, f"{right} of 100 got their answers{said(server)}")
-    report(min(rounds) < 2, f"{min(rounds):.1f} s")
+
+        report_best(answers)
 
 
 def commands(box: str) -> list[str]:
