@@ -92,7 +92,6 @@ class GrpcChannel:
         Raises:
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
-        forks.check()
         if self._connection is None or self._connection.owner != os.getpid():
             self._connection = connect(self._settings)
         return self._connection.channel
@@ -190,6 +189,7 @@ class UnaryCall(_Method[Q, R]):
             RpcFailure: It failed.
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
+        forks.check()  # before this call counts as active
         deadline = Deadline.after(timeout)
         with in_flight():
             try:
@@ -210,6 +210,7 @@ class ClientStreamCall(_Method[Q, R]):
         Raises:
             RpcFailure: It failed. Errors of the iterator are raised as they are.
         """
+        forks.check()
         deadline = Deadline.after(timeout)
         failures: list[BaseException] = []
 
@@ -246,6 +247,7 @@ class ServerStreamCall(_Method[Q, R]):
         Raises:
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
+        forks.check()
         backstop = None if timeout is None else timeout + _GRACE
         return GrpcStream(self._begin(request, timeout, backstop, metadata))
 

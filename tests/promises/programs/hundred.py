@@ -12,8 +12,8 @@ from client import report
 
 MOST = 2.0
 ROUNDS = 3
-# Each command through an SDK is a request, an answer and a process of another user: so many times the work of a
-# process alone, at most. It counts where the machine has so much else to do that even that takes its time.
+# A command through an SDK is a request, an answer and a process: at most so many times the work of a process
+# alone. It counts where the machine has so much else to do that even that takes its time.
 WORK = 8
 
 # What they take with no SDK and no sandbox: a second, and what the machine needs for so many processes.
