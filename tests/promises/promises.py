@@ -152,7 +152,7 @@ PROMISES: tuple[Promise, ...] = (
         "gevent: 100 `run` of 1 s at once end within 2 s",
         "greens",
         ("gevent",),
-        limit=50,
+        limit=80,
         test="test_greens.py::test_a_hundred_run_at_once",
     ),
     Promise(
@@ -160,7 +160,7 @@ PROMISES: tuple[Promise, ...] = (
         "eventlet: the same",
         "greens",
         ("eventlet",),
-        limit=50,
+        limit=80,
         test="test_greens.py::test_a_hundred_run_at_once",
     ),
     Promise(
@@ -168,7 +168,7 @@ PROMISES: tuple[Promise, ...] = (
         "gunicorn `-k gevent`: 100 requests that run 1 s each end within 2 s",
         "webs",
         ("gevent", "hundred"),
-        limit=50,
+        limit=80,
         test="test_greens.py::test_a_hundred_run_at_once",
     ),
     Promise(
