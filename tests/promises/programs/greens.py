@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-spawn: Callable[..., Any]
-if sys.argv[1] == "gevent":
-    from gevent import monkey, spawn
-
-    monkey.patch_all()
+name = sys.argv[1]
+warnings.simplefilter("ignore")  # of eventlet's being deprecated
+green: Any = import_module(name)
+if name == "gevent":
+    import_module("gevent.monkey").patch_all()
 else:
-    warnings.simplefilter("ignore")  # of its being deprecated
-    import eventlet
-
-    spawn = eventlet.spawn
-    eventlet.monkey_patch()
+    green.monkey_patch()
 
 from client import sandbox  # noqa: E402
 from hundred import report_best  # noqa: E402
@@ -30,8 +26,8 @@ box = sandbox()
 
 def answers() -> int:
     """How many of a hundred got their own answer."""
-    jobs = [spawn(box.commands.run, f"sleep 1; echo {n}", timeout=30) for n in range(100)]
-    got = [job.get() if sys.argv[1] == "gevent" else job.wait() for job in jobs]
+    jobs = [green.spawn(box.commands.run, f"sleep 1; echo {n}", timeout=30) for n in range(100)]
+    got = [job.get() if name == "gevent" else job.wait() for job in jobs]
     return sum(result.stdout == f"{n}\n" for n, result in enumerate(got))
 
 

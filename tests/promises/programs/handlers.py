@@ -13,9 +13,7 @@ from pathlib import Path
 def handlers() -> dict[str, object]:
     """What is called at each signal, and what the kernel knows of it."""
     status = Path("/proc/self/status").read_text().splitlines()
-    found: dict[str, object] = dict(
-        line.split(":\t") for line in status if line.startswith(("SigIgn", "SigCgt"))
-    )
+    found: dict[str, object] = {line[:6]: line for line in status if line.startswith(("SigIgn", "SigCgt"))}
     for number in signal.valid_signals():
         found[signal.strsignal(number) or str(number)] = signal.getsignal(number)
     return found
