@@ -24,6 +24,7 @@ from sandbox_sync.errors import (
     SandboxException,
     SandboxNotFoundException,
 )
+from sandbox_sync.transport import forks
 
 SHORTEST = 3
 
@@ -201,6 +202,7 @@ def hold(
     Raises:
         SandboxException: The system allows no more threads.
     """
+    forks.check()
     lease = Lease(config, sandbox_id, seconds, since)
     _heart.add(lease, since if now else since + seconds / 3)
     return lease
@@ -223,4 +225,4 @@ def _after_fork() -> None:
     _heart = _Heart()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+forks.in_child(_after_fork)

@@ -18,6 +18,7 @@ from sandbox_sync_rpc.channel import Metadata
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
+from sandbox_sync.transport import forks, grpc_connections
 from sandbox_sync.transport.failures import Reason, RpcFailure
 from sandbox_sync.transport.grpc_connections import Connection, Settings, active, connect, in_flight
 from sandbox_sync.transport.proxies import proxy_for
@@ -55,6 +56,9 @@ _BROKEN = (
 )
 # What it says of answers that are none of gRPC's.
 _OTHER_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
+
+# os.fork has run it already; a server that forks in C has not.
+forks.in_child(grpc_connections._after_fork)
 
 
 class GrpcChannel:
@@ -186,6 +190,7 @@ class UnaryCall(_Method[Q, R]):
             RpcFailure: It failed.
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
+        forks.check()  # before this call counts as active
         deadline = Deadline.after(timeout)
         with in_flight():
             try:
@@ -206,6 +211,7 @@ class ClientStreamCall(_Method[Q, R]):
         Raises:
             RpcFailure: It failed. Errors of the iterator are raised as they are.
         """
+        forks.check()
         deadline = Deadline.after(timeout)
         failures: list[BaseException] = []
 
@@ -242,6 +248,7 @@ class ServerStreamCall(_Method[Q, R]):
         Raises:
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
+        forks.check()
         backstop = None if timeout is None else timeout + _GRACE
         return GrpcStream(self._begin(request, timeout, backstop, metadata))
 

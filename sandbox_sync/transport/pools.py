@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import ssl
 import time
@@ -18,7 +17,7 @@ from urllib3.util import Timeout, parse_url
 from sandbox_sync._version import __version__
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import InvalidArgumentException
-from sandbox_sync.transport import connections
+from sandbox_sync.transport import connections, forks
 from sandbox_sync.transport.connections import NETWORK_ERRORS, ProxyRefusedError
 from sandbox_sync.transport.failures import Failure, Reason
 from sandbox_sync.transport.proxies import authorization, proxy_for
@@ -98,11 +97,12 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 
 # Empty in a forked child, whose copies of the parent's connections `sockets` has closed.
 _managers: dict[tuple[Any, ...], urllib3.PoolManager] = {}
-os.register_at_fork(after_in_child=_managers.clear)
+forks.in_child(_managers.clear)
 
 
 def _manager(proxy: str | None, trusted: str | None, client_cert: ClientCert) -> urllib3.PoolManager:
     """This process's pools for these settings. With TLS, `trusted` is the file of the authorities."""
+    forks.check()
     key = (proxy, trusted, client_cert)
     manager = _managers.get(key)
     if manager is None:

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from sandbox_sync.deadlines import Deadline
+from sandbox_sync.transport import forks
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
@@ -220,4 +221,4 @@ def _leave_parents_sockets() -> None:
     _owned.clear()
 
 
-os.register_at_fork(after_in_child=_leave_parents_sockets)
+forks.in_child(_leave_parents_sockets)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from sandbox_sync.deadlines import Deadline
+from sandbox_sync.transport import forks
 
 Bound = Literal["deadline", "silence"]
 
@@ -83,11 +83,12 @@ class Watchdog:
 
 
 _started: list[Watchdog] = []
-os.register_at_fork(after_in_child=_started.clear)
+forks.in_child(_started.clear)
 
 
 def watchdog() -> Watchdog:
     """This process's watchdog. A forked child gets another: the thread of its parent's does not run there."""
+    forks.check()
     if not _started:
         _started.append(Watchdog())
     return _started[0]

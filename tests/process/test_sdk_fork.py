@@ -118,6 +118,71 @@ def test_forks_in_the_midst_of_busy_threads_go_well() -> None:
         succeeds(program, server.url)
 
 
+# A fork that Python is not told of: nothing is run that os.register_at_fork was given.
+FORK_IN_C = """
+import ctypes
+from sandbox_sync.transport import forks, watchdog
+fork = ctypes.PyDLL(None).fork   # with the GIL, as uWSGI does
+"""
+
+
+def test_forks_that_python_is_not_told_of_are_noticed() -> None:
+    """G44: as in uWSGI, where eight children used one connection of the parent."""
+    program = """
+        renewed = []
+        forks.in_child(lambda: renewed.append(os.getpid()))
+        shared = envd()
+        stream = shared.stream(shared.process.Start, pb.StartRequest(tag="3"))
+        assert next(stream).event.data.stdout == b"first"
+        assert ask(shared, "parent")   # leaves an idle connection
+        parents = watchdog.watchdog()
+        children = []
+        for child in range(8):
+            pid = fork()
+            if pid == 0:
+                assert not renewed
+                # Several threads are the first to use it, as in a server whose workers have threads.
+                good = []
+                def work(name):
+                    good.append(all(ask(shared, f"{name}-{n}") for n in range(50)))
+                threads = [threading.Thread(target=work, args=(f"{child}-{name}",)) for name in range(3)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                fine = good == [True] * 3 and renewed == [os.getpid()] and watchdog.watchdog() is not parents
+                os._exit(0 if fine else 1)
+            children.append(pid)
+        assert all(ask(shared, f"parent-{n}") for n in range(50))
+        assert exit_codes(children) == [0] * 8
+        assert [message.event.data.stdout for message in stream] == [b"last"]
+        assert not renewed and watchdog.watchdog() is parents
+    """
+    with sandbox() as server:
+        succeeds(program, server.url, before=FORK_IN_C)
+
+
+def test_grpc_notices_forks_that_python_is_not_told_of() -> None:
+    """G34: a child has connections of its own."""
+    program = """
+        shared = envd(transport="grpc", retries=0)
+        assert ask(shared, "parent")
+        from sandbox_sync.transport.grpc_connections import _connections
+        parents = list(_connections.values())
+        children = []
+        for child in range(4):
+            pid = fork()
+            if pid == 0:
+                good = all(ask(shared, f"{child}-{n}") for n in range(20))
+                os._exit(0 if good and _connections and not set(parents) & set(_connections.values()) else 1)
+            children.append(pid)
+        assert all(ask(shared, f"parent-{n}") for n in range(20))
+        assert exit_codes(children) == [0] * 4
+    """
+    with grpc_sandbox() as url:
+        succeeds(program, url, before=FORK_IN_C)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_worker_pools_work(method: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"

@@ -1,6 +1,6 @@
 """A signal is felt while a call blocks.
 
-usage: interrupts.py run|wait|alarm|left|timeout
+usage: interrupts.py run|wait|alarm|left|timeout|term|hup
 """
 
 from __future__ import annotations
@@ -29,11 +29,32 @@ def alarm(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def host() -> None:
+    """A handler of the program's own runs while the call goes on, which ends as if there had been none."""
+    ran: list[float] = []
+    number = signal.SIGTERM if variant == "term" else signal.SIGHUP
+    signal.signal(number, lambda *_: ran.append(time.monotonic()))
+
+    def send() -> None:
+        global sent
+        sent = time.monotonic()
+        os.kill(os.getpid(), number)
+
+    threading.Timer(0.5, send).start()
+    answer = box.commands.run("sleep 3; echo whole").stdout
+    took = ran[0] - sent
+    report(
+        took < 0.5 and answer == "whole\n", f"ran after {took:.2f} s; the call ended with {answer.strip()!r}"
+    )
+
+
 def felt() -> None:
     took = time.monotonic() - sent
     report(took < 0.5, f"felt after {took:.2f} s")
 
 
+if variant in ("term", "hup"):
+    host()
 handle = box.commands.run("sleep 4", background=True) if variant == "wait" else None
 try:
     if variant == "alarm":
