@@ -96,7 +96,7 @@ _calls: weakref.WeakSet[object] = weakref.WeakSet()
 _inherited: list[object] = []
 # Marks of what gRPC is doing. A set changes in one step, so it needs no lock, which another thread could hold
 # when the process is forked.
-_active: set[object] = set()
+active: set[object] = set()
 
 
 def connect(settings: Settings) -> Connection:
@@ -117,13 +117,13 @@ def connect(settings: Settings) -> Connection:
 
 def _after_fork() -> None:
     support = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1").lower()
-    if _active:
+    if active:
         grpc_usable.forked_badly("this process was forked while its parent had a call over gRPC in progress")
     elif (_connections or _inherited) and support in ("0", "false", "no"):
         grpc_usable.forked_badly(
             "this process's parent used gRPC before the fork, with GRPC_ENABLE_FORK_SUPPORT turned off"
         )
-    _active.clear()
+    active.clear()
     _inherited.extend(_connections.values())
     _inherited.extend(_calls)
     _connections.clear()
@@ -141,8 +141,8 @@ def keep_from_children(call: object) -> None:
 def begun() -> Callable[[], None]:
     """Note that gRPC has something to do from now on; the result notes that it is done, and may do so again."""
     mark = object()
-    _active.add(mark)
-    return partial(_active.discard, mark)
+    active.add(mark)
+    return partial(active.discard, mark)
 
 
 @contextmanager
