@@ -46,11 +46,7 @@ def _loaded_elsewhere(here: int) -> bool:
 def _modelled_elsewhere(here: int) -> bool:
     if "pydantic" not in sys.modules:
         return False
-    return any(
-        _is_in_models(frame)
-        for thread, frame in sys._current_frames().items()  # noqa: SLF001 - it is documented
-        if thread != here
-    )
+    return any(_is_in_models(frame) for thread, frame in sys._current_frames().items() if thread != here)
 
 
 def _is_in_models(frame: FrameType | None) -> bool:

@@ -287,7 +287,7 @@ def test_a_server_without_connect_is_told_of_in_a_child_forked_under_a_stream() 
 
 @pytest.mark.parametrize("transport", ["connect", "grpc"])
 def test_what_a_child_leaves_it_does_not_end(server_env: dict[str, str], transport: str) -> None:
-    """G44: a `with` that a child inherited, or an error out of a callback in it, ends nothing of its parent's."""
+    """G44: leaving an inherited `with`, or a call by an error of a callback, ends nothing of the parent's."""
     program = """
         from sandbox_sync import Sandbox
 
@@ -326,7 +326,7 @@ def test_what_a_child_leaves_it_does_not_end(server_env: dict[str, str], transpo
 
 
 def test_a_child_of_a_parent_that_is_just_connecting_holds_no_connection() -> None:
-    """G44: also sockets that are not connected yet, or whose encryption is being agreed on, are the parent's."""
+    """G44: also a socket on which encryption is only being agreed upon stays with the parent."""
     program = """
         import socket, ssl
         from sandbox_sync.transport.connections import Connection, SecureConnection
