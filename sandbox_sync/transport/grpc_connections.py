@@ -139,7 +139,7 @@ def keep_from_children(call: object) -> None:
 
 
 def begun() -> Callable[[], None]:
-    """Note that gRPC has something to do from now on; the result notes, once or more often, that it is done."""
+    """Note that gRPC has something to do from now on; the result, called at least once, that it is done."""
     mark = object()
     active.add(mark)
     return partial(active.discard, mark)

@@ -38,7 +38,7 @@ class Promise:
 PROMISES: tuple[Promise, ...] = (
     Promise(
         FORK,
-        "A child of `os.fork` works at once, with the same object and a new one, after REST calls in the parent",
+        "A child of `os.fork` works at once, with the same object and a new one, after REST calls before it",
         "forks",
         ("rest",),
         test="test_forks.py::test_a_forked_process_works",
