@@ -51,7 +51,8 @@ def main_of_process(box: Any) -> None:
 
 
 def process(box: Any, method: str) -> str:
-    child = multiprocessing.get_context(method).Process(target=main_of_process, args=(box,))
+    context: Any = multiprocessing.get_context(method)
+    child = context.Process(target=main_of_process, args=(box,))
     child.start()
     child.join(10)
     if child.exitcode is None:
@@ -98,7 +99,7 @@ def leaves(box: Any) -> str:
                 del output, box
                 gc.collect()
                 raise SystemExit
-            ending(0)  # type: ignore[operator]
+            ending(0)
         if os.waitpid(child, 0)[1]:
             return f"{ending.__name__}: child did not end well"
     return "" if output.wait().stdout == COUNTED and box.is_running() else "the parent's command has ended"
