@@ -181,11 +181,10 @@ class EventsLostException(SandboxException):
 
 
 class ForkedWithActiveStreamException(SandboxException):
-    """This process was forked while its parent had a call over gRPC in progress, so it cannot use gRPC, and
-    the server does not speak Connect, which would take its place.
+    """A forked process cannot use gRPC, and the server does not speak Connect, which would take its place.
 
-    Fork before the first call over gRPC or while none is in progress, or start processes with
-    multiprocessing's "spawn" or "forkserver".
+    So it is in a process that was forked while its parent had a call over gRPC in progress. Fork before the
+    first call over gRPC or while none is in progress, or start processes with multiprocessing's "spawn" or "forkserver".
     """
 
 
