@@ -184,7 +184,8 @@ class ForkedWithActiveStreamException(SandboxException):
     """A forked process cannot use gRPC, and the server does not speak Connect, which would take its place.
 
     So it is in a process that was forked while its parent had a call over gRPC in progress. Fork before the
-    first call over gRPC or while none is in progress, or start processes with multiprocessing's "spawn" or "forkserver".
+    first call over gRPC or while none is in progress, or start processes with multiprocessing's "spawn" or
+    "forkserver".
     """
 
 
