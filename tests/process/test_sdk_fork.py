@@ -245,6 +245,9 @@ def test_connect_takes_the_place_of_grpc_in_a_child_forked_under_a_stream(server
         assert exit_codes([pid]) == [0]
         assert handle.wait().stdout == "".join(f"{n}\\n" for n in range(1, 301))
         assert lines == []
+        from sandbox_sync.transport import grpc_connections
+        while grpc_connections.active:   # the end of the command is told before that of its stream
+            time.sleep(0.01)
         pid = os.fork()
         if pid == 0:
             assert box.commands.run("echo after").stdout == "after\\n"
