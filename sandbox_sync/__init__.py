@@ -1,9 +1,10 @@
 """The blocking SDK for E2B-compatible sandboxes.
 
-Importing it loads nothing else: a name is looked up in its module when it is first used, so that a program
+Importing it loads next to nothing: a name is looked up in its module when it is first used, so that a program
 that forks, or that patches the standard library, does so from a clean process.
 """
 
+from sandbox_sync import _before_fork as _before_fork
 from sandbox_sync._version import __version__ as __version__
 
 TYPE_CHECKING = False  # as good as typing's to a type checker, and costs no import

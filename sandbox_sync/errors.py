@@ -14,7 +14,7 @@
     ├── TemplateException                a template cannot be used
     ├── CommandExitException             a command ended with an exit code other than zero
     ├── EventsLostException              more happened in a watched directory than could be kept
-    ├── ForkedWithActiveStreamException  gRPC cannot be used in this forked process
+    ├── ForkedWithActiveStreamException  neither gRPC nor Connect can be used in this forked process
     ├── PoolClosedException              the pool was closed
     └── IncompleteCallException          the call began and its end was not seen
         ├── TimeoutException                 a clock ran out; `clock` says which
@@ -186,9 +186,11 @@ class EventsLostException(SandboxException):
 
 
 class ForkedWithActiveStreamException(SandboxException):
-    """This process was forked while a gRPC stream ran in its parent, so gRPC is not safe to use in it.
+    """A forked process cannot use gRPC, and the server does not speak Connect, which would take its place.
 
-    Use transport="connect" (the default), or fork before the first stream.
+    So it is in a process that was forked while its parent had a call over gRPC in progress. Fork before the
+    first call over gRPC or while none is in progress, or start processes with multiprocessing's "spawn" or
+    "forkserver".
     """
 
 

@@ -133,7 +133,8 @@ class CommandHandle:
     touches nothing else.
 
     Leaving a `with` block kills the command if the handle came from `run`, and disconnects from it if it came
-    from `connect`. A handle that is dropped without callbacks disconnects; the command runs on.
+    from `connect`. A handle that is dropped without callbacks disconnects; the command runs on. Neither has
+    an effect in a forked child, which can only `kill` the command or follow it anew.
     """
 
     def __init__(
@@ -367,6 +368,8 @@ class CommandHandle:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._transcript.is_inherited:
+            return
         end = "disconnected from"
         try:
             if self._owner and not self._transcript.settled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
@@ -32,6 +33,7 @@ class Listing(Sequence[T]):
         self._page_ends: list[int] = []
         self._pages_taken = 0
         self._fetching = threading.Lock()
+        self._owner = os.getpid()
 
     @property
     def has_next(self) -> bool:
@@ -91,6 +93,8 @@ class Listing(Sequence[T]):
 
     def _fetch_page(self, number: int) -> bool:
         """Fetch a page unless another thread did meanwhile; False if there is none of that number."""
+        if self._owner != os.getpid():  # a fork, where it may be held for ever
+            self._fetching, self._owner = threading.Lock(), os.getpid()
         with self._fetching:
             if number == len(self._page_ends) and not self._complete:
                 items, self._token = self._fetch(self._token)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import SandboxException
+from sandbox_sync.transport import forks
 
 START_SECONDS = 30.0
 IDLE_EXIT_SECONDS = 60
@@ -178,6 +179,7 @@ def _lock(directory: Path, deadline: Deadline) -> Iterator[None]:
     import fcntl
 
     descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    _held.add(descriptor)
     try:
         while True:
             try:
@@ -192,8 +194,23 @@ def _lock(directory: Path, deadline: Deadline) -> Iterator[None]:
                 time.sleep(_POLL_SECONDS)
         yield
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor, too
-        os.close(descriptor)
+        if descriptor in _held:  # not so in a fork
+            _held.discard(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a fork may have a copy all the same
+            os.close(descriptor)
+
+
+_held: set[int] = set()
+"""Descriptors of this process to which the lock may belong."""
+
+
+def _let_go() -> None:
+    """In a forked child: close its copies, which would keep the lock when the parent has died."""
+    while _held:
+        os.close(_held.pop())
+
+
+forks.in_child(_let_go)
 
 
 def _start(directory: Path, deadline: Deadline, internet: bool) -> LocalEndpoint:

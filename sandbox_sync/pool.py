@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import copy
 import logging
-import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from sandbox_sync.options import ApiParams, SandboxNetworkOpts
 from sandbox_sync.pool_slots import Settings, Slot, Waiter
 from sandbox_sync.pool_workers import WorkedSlots
 from sandbox_sync.sandbox import Sandbox
+from sandbox_sync.transport import forks
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -140,9 +140,9 @@ class SandboxPool:
             log=options.get("logger") or logging.getLogger("sandbox_sync"),
         )
         self._inherited: list[WorkedSlots] = []
-        self._slots = WorkedSlots(self._settings, weakref.ref(self))
+        self._current = WorkedSlots(self._settings, weakref.ref(self))
         _pools.add(self)
-        _living.add(self._slots)
+        _living.add(self._current)
 
     def sandbox(self, timeout: float | None = None) -> AbstractContextManager[Sandbox]:
         """A sandbox for a `with` block, given back when the block ends. It must not be used afterwards.
@@ -369,11 +369,17 @@ class SandboxPool:
         error.__cause__ = cause
         return error
 
+    @property
+    def _slots(self) -> WorkedSlots:
+        """The slots of this process."""
+        forks.check()
+        return self._current
+
     def _after_fork(self) -> None:
         """This process is a fork: what there is belongs to its parent, and its locks may be held for ever."""
-        self._inherited.append(self._slots)
-        self._slots = WorkedSlots(self._settings, weakref.ref(self), closed=self._slots.closed)
-        _living.add(self._slots)
+        self._inherited.append(self._current)
+        self._current = WorkedSlots(self._settings, weakref.ref(self), closed=self._current.closed)
+        _living.add(self._current)
 
 
 def _require_count(name: str, value: Any, least: int) -> None:
@@ -404,6 +410,7 @@ def _in_child() -> None:
 
 def _at_exit() -> None:
     """End what there is. Nothing is waited for longer than CLOSE_SECONDS: there are the leases."""
+    forks.check()
     deadline = Deadline.after(CLOSE_SECONDS)
     living = list(_living)
     for slots in living:
@@ -412,5 +419,5 @@ def _at_exit() -> None:
         slots.drain(deadline)
 
 
-os.register_at_fork(after_in_child=_in_child)
+forks.in_child(_in_child)
 atexit.register(_at_exit)

@@ -6,7 +6,6 @@ A few stay when there is nothing to do, because at the exit of the process no ne
 from __future__ import annotations
 
 import contextvars
-import os
 import queue
 import threading
 import time
@@ -27,7 +26,6 @@ _MOST_WORKERS = 32
 _RESIDENT_WORKERS = 4
 _KILL_SECONDS = 20.0
 _LEAST_KILL = 0.1
-_LOAD_SECONDS = 5.0  # for how long a fork waits at most for imports to end
 _TICK = 1.0  # how soon it is noticed that something was dropped, or is too old
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
@@ -91,7 +89,6 @@ class WorkedSlots(Slots):
                 break
 
     def _work(self) -> None:
-        _load()
         while (slot := self._next()) is not None:
             if slot.stage == "making":
                 self._make(slot)
@@ -215,51 +212,3 @@ class WorkedSlots(Slots):
     def _done(self, slot: Slot) -> None:
         slot.busy = False
         self.plan()
-
-
-def _load() -> None:
-    """Import and build all that a worker needs, at a time when nobody forks.
-
-    A fork in the middle of it has the locks of the modules, and that of pydantic, and not the thread that
-    would unlock them.
-    """
-    with _loading:
-        from sandbox_sync_rest.api.sandboxes import (  # noqa: F401
-            delete_sandboxes_sandbox_id,
-            post_sandboxes_sandbox_id_timeout,
-            post_v2_sandboxes,
-        )
-        from sandbox_sync_rest.models.new_sandbox_v2 import NewSandboxV2
-        from sandbox_sync_rest.models.sandbox import Sandbox as CreatedSandbox
-        from sandbox_sync_rest.models.sandbox_timeout_request import SandboxTimeoutRequest
-
-        from sandbox_sync import local  # noqa: F401
-
-        # Used once, because the validators of pydantic complete themselves on first use, with locks, too.
-        asked = {"templateID": "base", "timeout": 1, "metadata": {"": ""}, "envVars": {"": ""}}
-        made = {"sandboxID": "i", "templateID": "base", "clientID": "", "envdVersion": ""}
-        NewSandboxV2.model_validate(asked).to_wire()
-        CreatedSandbox.model_validate(made)
-        SandboxTimeoutRequest.model_validate({"timeout": 1}).to_wire()
-
-
-_loading = threading.RLock()
-
-
-def _before_fork() -> None:
-    _loading.acquire(timeout=_LOAD_SECONDS)
-
-
-def _after_in_parent() -> None:
-    try:
-        _loading.release()
-    except RuntimeError:  # it took too long, and the thread that loads has it
-        pass
-
-
-def _after_in_child() -> None:
-    global _loading
-    _loading = threading.RLock()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -76,7 +76,8 @@ class Sandbox:
 
     A sandbox may be used from any thread and in forked processes. It pickles: the copy attaches to the same
     sandbox when it is first used, with the API key of the environment that it is then in. Leaving a `with`
-    block kills the sandbox.
+    block kills the sandbox, in the process that entered it: a child that was forked inside, and leaves it
+    too, kills nothing unless it calls `kill`.
 
     Some methods exist twice under one name: `sandbox.kill()` is for a sandbox at hand, `Sandbox.kill(id)` for
     one whose id is known, and takes the options of a connection as well. Below are those that take an id;
@@ -105,6 +106,7 @@ class Sandbox:
         self._sandbox_id = sandbox_id
         self._inside = inside
         self._lease: leases.Lease | None = None
+        self._owner = os.getpid()
 
     @property
     def sandbox_id(self) -> str:
@@ -681,11 +683,14 @@ class Sandbox:
         return Listing(queries.sandboxes(config, query or SandboxQuery(), limit, order), next_token)
 
     def __enter__(self) -> Self:
+        self._owner = os.getpid()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._owner != os.getpid():  # a fork, whose parent goes on in the block
+            return
         if error is None:
             with cleaning_up():
                 self.kill()

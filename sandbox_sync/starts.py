@@ -105,7 +105,7 @@ class Start:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None:
+        if error is None or self._transcript.is_inherited:  # by a child that a callback has forked
             return
         if self._stream is not None:
             self._stream.cancel()

@@ -133,7 +133,9 @@ class _Method(Generic[Q, R]):
         answered = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if answered != content_type:
             response.close()
-            raise _not_connect(f"its answer is {answered or 'of no type'}")
+            foreign = _not_connect(f"its answer is {answered or 'of no type'}")
+            foreign.is_of_something_else = True
+            raise foreign
         return response
 
 

@@ -32,6 +32,10 @@ class _WholeLines(http.client.HTTPResponse):
         self.fp = head
         try:
             super().begin()
+        except http.client.RemoteDisconnected:
+            if not b"HTTP/".startswith(head.first[:5]):  # as of servers that speak HTTP/2 only
+                raise http.client.BadStatusLine("the server does not speak HTTP/1.1") from None
+            raise
         finally:
             if self.fp is head and not self.chunked:
                 self.fp = reader
@@ -40,14 +44,16 @@ class _WholeLines(http.client.HTTPResponse):
 
 
 class _Lines:
-    """Reads lines, whole ones, and knows the last one. Everything else is left to the file beneath."""
+    """Reads lines, whole ones, and knows the first and the last. All else is left to the file beneath."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
+        self.first = b""
         self.last = b""
 
     def readline(self, limit: int = -1) -> bytes:
         line: bytes = self._file.readline(limit)
+        self.first = self.first or line
         self.last = line
         if line and not line.endswith(b"\n") and len(line) != limit:
             raise http.client.RemoteDisconnected("the connection ended within a line of the answer")
@@ -97,7 +103,6 @@ class Connection(HTTPConnection):
     def open(self) -> socket.socket:
         """A socket that leads to the server, or to the proxy that is asked for each URL."""
         self.link = dial(self.host, self.port, self.timeout)
-        self.link.own()
         return self.link
 
     @property
@@ -130,7 +135,6 @@ class SecureConnection(Connection, HTTPSConnection):
         if isinstance(sock, ssl.SSLSocket):  # inside of the encryption that leads to a proxy
             return cast("socket.socket", SSLTransport(sock, context, name))
         self.link = cast("DeadlineSocket", context.wrap_socket(sock, server_hostname=name))
-        self.link.own()
         return self.link
 
 

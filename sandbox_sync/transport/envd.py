@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from sandbox_sync_rest.api.envd import get_health
-from sandbox_sync_rpc.channel import Channel, StreamUnary, UnaryStream, UnaryUnary
+from sandbox_sync_rpc.channel import StreamUnary, UnaryStream, UnaryUnary
 from sandbox_sync_rpc.filesystem_stub import FilesystemStub
 from sandbox_sync_rpc.process_stub import ProcessStub
 
@@ -27,7 +27,7 @@ from sandbox_sync.errors import (
 from sandbox_sync.transport.connect import ConnectChannel
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure, require_json
 from sandbox_sync.transport.files import Download, Payload
-from sandbox_sync.transport.green import grpc_is_usable
+from sandbox_sync.transport.grpc_usable import grpc_is_usable, obstacle
 from sandbox_sync.transport.lazy import lazy
 from sandbox_sync.transport.log import CallLog
 from sandbox_sync.transport.mapping import Call, envd_http_error, needs_probe, rpc_error
@@ -121,23 +121,36 @@ class EnvdConnection:
         # What hangs on it would take the access token along.
         raise TypeError("what reaches into a sandbox cannot be pickled; pickle the Sandbox itself")
 
-    @lazy
+    @property
     def process(self) -> ProcessStub:
-        """The methods for commands and terminals, to be given to `unary`, `client_stream` and `stream`."""
-        return ProcessStub(self._channel)
+        """The methods for commands and terminals, to be given to `unary`, `client_stream` and `stream`.
 
-    @lazy
+        They are for one call that is made now: where gRPC cannot be used, they go over Connect.
+        """
+        return self._stubs[0]
+
+    @property
     def filesystem(self) -> FilesystemStub:
-        """The methods for files, to be given to `unary` and `stream`."""
-        return FilesystemStub(self._channel)
+        """The methods for files, to be given to `unary` and `stream`; see `process`."""
+        return self._stubs[1]
+
+    @property
+    def _stubs(self) -> tuple[ProcessStub, FilesystemStub]:
+        if self.config.transport == "grpc" and grpc_is_usable(self.config.log):
+            return self._over_grpc
+        return self._over_connect
 
     @lazy
-    def _channel(self) -> Channel:
-        if self.config.transport == "grpc" and grpc_is_usable(self.config.log):
-            from sandbox_sync.transport.grpc import GrpcChannel
+    def _over_grpc(self) -> tuple[ProcessStub, FilesystemStub]:
+        from sandbox_sync.transport.grpc import GrpcChannel
 
-            return GrpcChannel(self._url, self.config)
-        return ConnectChannel(self._url, self.config)
+        channel = GrpcChannel(self._url, self.config)
+        return ProcessStub(channel), FilesystemStub(channel)
+
+    @lazy
+    def _over_connect(self) -> tuple[ProcessStub, FilesystemStub]:
+        channel = ConnectChannel(self._url, self.config)
+        return ProcessStub(channel), FilesystemStub(channel)
 
     @lazy
     def _origin(self) -> Origin:
@@ -436,6 +449,8 @@ class EnvdConnection:
 
     def _rpc_error(self, failure: RpcFailure, call: Call, deadline: Deadline) -> SandboxException:
         failure.message = self.config.without_secrets(failure.message, self._token)
+        if self.config.transport == "grpc":
+            call = call.over_connect(obstacle())
         return rpc_error(failure, call, self._state_after(failure, deadline))
 
     def _http_error(self, failure: Failure, call: Call, deadline: Deadline) -> SandboxException:

@@ -47,6 +47,8 @@ _CODES = frozenset(_CODE_OF_STATUS.values()) | {
 _STATUS_OF_CODE: Mapping[str, int] = {"resource_exhausted": 429, "unavailable": 503, "deadline_exceeded": 504}
 # Answers after which the call has certainly had no effect.
 _REFUSING_STATUSES = frozenset({400, 401, 403, 404, 405, 409, 411, 413, 415, 422, 429, 501, 505, 507})
+# Answers of servers that expect another protocol: 464 is that of a load balancer which waits for HTTP/2.
+_FOREIGN_STATUSES = frozenset({405, 406, 415, 426, 464, 505})
 _AMBIGUOUS_CODES = frozenset(
     {"canceled", "deadline_exceeded", "unavailable", "internal", "unknown", "data_loss"}
 )
@@ -179,11 +181,18 @@ class RpcFailure(Failure):
     def unavailable(self) -> bool:
         return self.reason == "answer" and self.code == "unavailable"
 
+    @property
+    def is_of_no_rpc(self) -> bool:
+        """Whether the answer is such as servers give that do not speak the protocol of the call."""
+        return self.is_of_something_else or (self.is_of_proxy and self.status in _FOREIGN_STATUSES)
+
     @classmethod
     def below(cls, failure: Failure) -> RpcFailure:
         """The failure of a call whose HTTP exchange failed."""
         code = _CODE_OF_REASON.get(failure.reason, "unavailable")
-        return cls(failure.message, code=code, reason=failure.reason, sent=failure.sent)
+        above = cls(failure.message, code=code, reason=failure.reason, sent=failure.sent)
+        above.is_of_something_else = failure.is_of_something_else
+        return above
 
     @classmethod
     def from_answer(cls, status: int, headers: Mapping[str, str], body: bytes) -> RpcFailure:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-
-_told = False
 
 
 def gevent_patched() -> bool:
@@ -18,18 +15,3 @@ def eventlet_patched() -> bool:
     """Whether eventlet has replaced the sockets of this program."""
     patcher = sys.modules.get("eventlet.patcher")
     return patcher is not None and bool(patcher.is_monkey_patched("socket"))
-
-
-def grpc_is_usable(logger: logging.Logger) -> bool:
-    """False under eventlet, which grpcio does not support: its calls never return there.
-
-    Args:
-        logger: Is told, once in a process, that Connect takes its place.
-    """
-    global _told
-    if not eventlet_patched():
-        return True
-    if not _told:
-        _told = True
-        logger.warning('grpcio does not work under eventlet; transport="connect" is used instead of "grpc"')
-    return False

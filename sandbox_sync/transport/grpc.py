@@ -18,9 +18,15 @@ from sandbox_sync_rpc.channel import Metadata
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
-from sandbox_sync.transport import forks, grpc_connections
 from sandbox_sync.transport.failures import Reason, RpcFailure
-from sandbox_sync.transport.grpc_connections import Connection, Settings, active, connect, in_flight
+from sandbox_sync.transport.grpc_connections import (
+    Connection,
+    Settings,
+    begun,
+    connect,
+    in_flight,
+    keep_from_children,
+)
 from sandbox_sync.transport.proxies import proxy_for
 from sandbox_sync.transport.tls import ca_file
 from sandbox_sync.transport.watchdog import Watch, watchdog
@@ -56,9 +62,6 @@ _BROKEN = (
 )
 # What it says of answers that are none of gRPC's.
 _OTHER_STATUS = re.compile(r"Received http2 header with status: (\d{3})")
-
-# os.fork has run it already; a server that forks in C has not.
-forks.in_child(grpc_connections._after_fork)
 
 
 class GrpcChannel:
@@ -190,7 +193,6 @@ class UnaryCall(_Method[Q, R]):
             RpcFailure: It failed.
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
-        forks.check()  # before this call counts as active
         deadline = Deadline.after(timeout)
         with in_flight():
             try:
@@ -211,7 +213,6 @@ class ClientStreamCall(_Method[Q, R]):
         Raises:
             RpcFailure: It failed. Errors of the iterator are raised as they are.
         """
-        forks.check()
         deadline = Deadline.after(timeout)
         failures: list[BaseException] = []
 
@@ -248,16 +249,20 @@ class ServerStreamCall(_Method[Q, R]):
         Raises:
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
-        forks.check()
         backstop = None if timeout is None else timeout + _GRACE
-        return GrpcStream(self._begin(request, timeout, backstop, metadata))
+        done = begun()
+        try:
+            return GrpcStream(self._begin(request, timeout, backstop, metadata), done)
+        except BaseException:
+            done()
+            raise
 
 
 class GrpcStream(Generic[R]):
     """The answers of a streaming call as they arrive. Dropping it ends the call."""
 
-    def __init__(self, call: Any) -> None:
-        self._line = _Line(call)
+    def __init__(self, call: Any, done: Callable[[], None]) -> None:
+        self._line = _Line(call, done)
         self._messages: Generator[R, None, None] = _messages(self._line)
 
     def __iter__(self) -> Iterator[R]:
@@ -283,40 +288,60 @@ class GrpcStream(Generic[R]):
 
 
 class _Line:
-    """One streaming call, as far as those share it who read it, bound it and cancel it."""
+    """One streaming call, as far as those share it who read it, bound it and cancel it.
 
-    def __init__(self, call: Any) -> None:
+    Args:
+        call: The call.
+        done: Is called when gRPC has nothing more to do for it.
+    """
+
+    def __init__(self, call: Any, done: Callable[[], None]) -> None:
         self.call = call
         self.cancelled = False
         self.watch = Watch(call.cancel)
+        self._done = done
         self._owner = os.getpid()
-        active.add(self)
+        keep_from_children(self)
+
+    def require_ours(self) -> None:
+        """Make sure that this process made the call.
+
+        Raises:
+            RpcFailure: It is a fork of the one that did.
+        """
+        if self._owner != os.getpid():
+            words = "the stream belongs to the process that this one was forked from"
+            raise RpcFailure(words, code="unavailable", reason="broken")
 
     def end(self) -> None:
         if self._owner == os.getpid():  # gRPC does not survive being touched in a forked child
-            active.discard(self)
             self.call.cancel()
 
     def finish(self) -> None:
         """End it, and fetch the last event: gRPC keeps its connection until somebody has."""
-        self.end()
-        if self._owner == os.getpid():
-            try:
-                for _ in self.call:
-                    pass
-            except grpc.RpcError:
+        if self._owner != os.getpid():
+            return
+        self.call.cancel()
+        try:
+            for _ in self.call:
                 pass
+        except grpc.RpcError:
+            pass
+        self._done()
 
     def __del__(self) -> None:
         self.end()
+        self._done()
 
 
 def _messages(line: _Line) -> Generator[Any, None, None]:
     heard = line.watch.heard
     try:
+        line.require_ours()
         for message in line.call:
             heard()
             yield message
+            line.require_ours()
     except grpc.RpcError as error:
         raise _failure(error, "cancelled" if line.cancelled else line.watch.expired) from None
     finally:

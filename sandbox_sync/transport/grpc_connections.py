@@ -1,21 +1,23 @@
 """Connections of gRPC: one for each server and process, kept away from forked children.
 
 Measured: a child that uses its parent's connection fails half of the time, and one that was forked while a
-stream ran crashes or hangs whatever it does with gRPC. So a child gets connections of its own, or an error.
+stream ran crashes or hangs whatever it does with gRPC. So a child gets connections of its own, or
+`grpc_usable` is told that it gets none; and it never lets go of what it inherited, for that is use, too.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
 
-from sandbox_sync.errors import ForkedWithActiveStreamException
+from sandbox_sync.transport import forks, grpc_usable
 from sandbox_sync.transport.green import gevent_patched
 from sandbox_sync.transport.pools import MAX_MESSAGE, USER_AGENT
 from sandbox_sync.transport.tls import ClientCert, client_files, pem, ssl_context
@@ -84,16 +86,17 @@ class Connection:
 
 def _close(channel: grpc.Channel, owner: int) -> None:
     if owner == os.getpid():
-        channel.close()
+        with in_flight():
+            channel.close()
 
 
 _connections: weakref.WeakValueDictionary[Settings, Connection] = weakref.WeakValueDictionary()
-# Connections of the parents of this process. gRPC hangs or crashes when they are taken down here.
-_inherited: list[Connection] = []
+_calls: weakref.WeakSet[object] = weakref.WeakSet()
+# What the parents of this process had of gRPC, which hangs or crashes when it is taken down here.
+_inherited: list[object] = []
+# Marks of what gRPC is doing. A set changes in one step, so it needs no lock, which another thread could hold
+# when the process is forked.
 active: set[object] = set()
-"""Calls that have begun and not ended. A set changes in one step, so it needs no lock, which another thread
-could hold when the process is forked."""
-_unsafe: str | None = None
 
 
 def connect(settings: Settings) -> Connection:
@@ -102,11 +105,9 @@ def connect(settings: Settings) -> Connection:
     Raises:
         ForkedWithActiveStreamException: gRPC is not safe to use in this process.
     """
-    if _unsafe is not None:
-        raise ForkedWithActiveStreamException(
-            f"gRPC cannot be used in this process: {_unsafe}. "
-            'Use transport="connect", or fork before the first call over gRPC'
-        )
+    obstacle = grpc_usable.obstacle()
+    if obstacle is not None:
+        raise obstacle.error(f"gRPC cannot be used in this process: {obstacle.why}; {obstacle.remedy}")
     connection = _connections.get(settings)
     if connection is None:
         _cooperate_with_gevent()
@@ -115,29 +116,44 @@ def connect(settings: Settings) -> Connection:
 
 
 def _after_fork() -> None:
-    global _unsafe
     support = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1").lower()
     if active:
-        _unsafe = "it was forked while its parent had a call over gRPC in progress"
+        grpc_usable.forked_badly("this process was forked while its parent had a call over gRPC in progress")
     elif (_connections or _inherited) and support in ("0", "false", "no"):
-        _unsafe = "its parent used gRPC before the fork, with GRPC_ENABLE_FORK_SUPPORT turned off"
+        grpc_usable.forked_badly(
+            "this process's parent used gRPC before the fork, with GRPC_ENABLE_FORK_SUPPORT turned off"
+        )
     active.clear()
     _inherited.extend(_connections.values())
+    _inherited.extend(_calls)
     _connections.clear()
+    _calls.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+forks.in_child(_after_fork)
+
+
+def keep_from_children(call: object) -> None:
+    """Have children that are forked while this is there keep it for ever: ending it would be gRPC's work."""
+    _calls.add(call)
+
+
+def begun() -> Callable[[], None]:
+    """Note that gRPC has something to do from now on; the result, called at least once, that it is done."""
+    forks.check()  # before it counts as something that was under way at a fork
+    mark = object()
+    active.add(mark)
+    return partial(active.discard, mark)
 
 
 @contextmanager
 def in_flight() -> Iterator[None]:
-    """Counts a call as active."""
-    call = object()
-    active.add(call)
+    """A block in which gRPC has something to do."""
+    done = begun()
     try:
         yield
     finally:
-        active.discard(call)
+        done()
 
 
 def _cooperate_with_gevent() -> None:

@@ -11,6 +11,7 @@ from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import Clock, NotFoundException, SandboxException, SandboxState
 from sandbox_sync.retries import retry_after
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure, json_object
+from sandbox_sync.transport.grpc_usable import Obstacle
 
 E = TypeVar("E", bound=SandboxException)
 
@@ -59,6 +60,7 @@ class Call:
         silence: Seconds for which nothing may arrive or move.
         silence_option: The option that sets it, if there is one.
         not_found: The error for "not found".
+        obstacle: What kept it from being made over gRPC, if it was to be.
     """
 
     method: str = "POST"
@@ -69,6 +71,7 @@ class Call:
     silence: float | None = None
     silence_option: str | None = None
     not_found: type[NotFoundException] = NotFoundException
+    obstacle: Obstacle | None = None
 
     def on(self, clock: Clock, limit: float | None) -> Call:
         """The same call, measured by this clock."""
@@ -81,6 +84,10 @@ class Call:
     def silent_for(self, seconds: float | None, option: str | None = None) -> Call:
         """The same call, over a connection on which there may be silence for so long."""
         return replace(self, silence=seconds, silence_option=option)
+
+    def over_connect(self, obstacle: Obstacle | None) -> Call:
+        """The same call, made over Connect where this kept it from being made over gRPC."""
+        return replace(self, obstacle=obstacle)
 
     def at(self, method: str, path: str | None = None) -> Call:
         """The same call, of this method, and of this path if it has another."""
@@ -113,6 +120,10 @@ def envd_http_error(failure: Failure, call: Call, state: SandboxState = "unknown
 
 def rpc_error(failure: RpcFailure, call: Call, state: SandboxState = "unknown") -> SandboxException:
     """The error for a failed remote procedure call of a sandbox. For the arguments see `envd_http_error`."""
+    if call.obstacle is not None and failure.is_of_no_rpc:
+        why, remedy, kind = call.obstacle
+        words = f"{why}, so Connect is used in place of gRPC, which this server does not speak"
+        return _make(kind, failure, call, f"{words} ({failure.message}); {remedy}")
     if failure.reason != "answer":
         return incomplete_call_error(failure, call, state)
     if failure.code in ("deadline_exceeded", "canceled"):
@@ -121,9 +132,9 @@ def rpc_error(failure: RpcFailure, call: Call, state: SandboxState = "unknown") 
         return _unavailable(failure, call, state)
     if failure.code == "not_found" and not failure.is_of_something_else:
         return _make(call.not_found, failure, call)
-    kind = _BY_CODE.get(failure.code)
-    if kind is not None:
-        return _make(kind, failure, call)
+    named = _BY_CODE.get(failure.code)
+    if named is not None:
+        return _make(named, failure, call)
     return _make(SandboxException, failure, call, f"{failure.code}: {failure.message}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import queue
 import ssl
 import time
@@ -304,7 +305,10 @@ def failure_of(error: Exception, limit: TimeLimit | None) -> Failure:
     elif isinstance(root, ssl.SSLError) and not sent:
         reason = "tls"
         words += "the server wants another client certificate (client_cert): " if refused else ""
-    return Failure(words + (str(root) or type(root).__name__), reason=reason, sent=sent)
+    failure = Failure(words + (str(root) or type(root).__name__), reason=reason, sent=sent)
+    unreadable = isinstance(root, http.client.BadStatusLine)
+    failure.is_of_something_else = unreadable and not isinstance(root, http.client.RemoteDisconnected)
+    return failure
 
 
 def _root_of(error: BaseException) -> BaseException:

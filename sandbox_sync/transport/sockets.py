@@ -128,6 +128,10 @@ class DeadlineSocket(socket.socket):
 class DeadlineSSLSocket(DeadlineSocket, ssl.SSLSocket):
     """The same over TLS; to be an SSLContext's `sslsocket_class`."""
 
+    def do_handshake(self, *options: Any, **named: Any) -> None:
+        self.own()  # before it waits for the server: the plain socket that it was made of is none any more
+        super().do_handshake(*options, **named)
+
 
 def dial(host: str, port: int, timeout: float | None) -> DeadlineSocket:
     """Connect to the first of a host's addresses that answers.
@@ -149,6 +153,7 @@ def dial(host: str, port: int, timeout: float | None) -> DeadlineSocket:
     failure = OSError(f"no address for {host!r}")
     for position, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = DeadlineSocket(family, kind, protocol)
+        sock.own()
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             left = None if limit is None else limit.left()

@@ -191,33 +191,6 @@ def test_a_pool_in_full_use_may_be_forked(request: pytest.FixtureRequest) -> Non
     assert named(request.node.name) == []
 
 
-FORKS_WHILE_LOADING = """
-import os, threading, time
-from sandbox_sync import pool_workers
-loading, over = threading.Event(), []
-
-def load():
-    with pool_workers._loading:
-        loading.set()
-        time.sleep(0.5)
-        over.append(True)
-
-threading.Thread(target=load).start()
-loading.wait()
-pid = os.fork()
-if not pid:
-    os._exit(0 if over and pool_workers._loading.acquire(timeout=5) else 1)
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-assert pool_workers._loading.acquire(timeout=5)
-"""
-
-
-def test_a_fork_waits_until_the_first_imports_are_done() -> None:
-    """Or the child inherits locks of modules that nobody there unlocks."""
-    outcome = run(FORKS_WHILE_LOADING)
-    assert outcome.code == 0, outcome.errors
-
-
 DIES = """
 import sys, time
 from sandbox_sync import SandboxPool

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trustme
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from tests.process.sdk_program import succeeds
 from tests.process.sdk_sandbox import grpc_sandbox, sandbox
@@ -214,7 +215,7 @@ FORK_SUPPORT = [None, "0", "1"]
 
 @pytest.mark.parametrize("setting", FORK_SUPPORT)
 def test_grpc_in_children_of_an_idle_parent(setting: str | None) -> None:
-    """G34, G36: with connections of their own they work; where gRPC would hang, they get an error."""
+    """G34, G36: with connections of their own they work; where gRPC would hang, Connect is tried."""
     program = """
         from sandbox_sync.errors import ForkedWithActiveStreamException
 
@@ -267,14 +268,68 @@ def test_grpc_keeps_to_its_clocks_in_children() -> None:
         succeeds(program, url)
 
 
-def test_grpc_is_refused_in_a_child_that_was_forked_under_a_stream() -> None:
-    """G35: an error at the first call, no hang and no crash, while Connect works."""
+def test_connect_takes_the_place_of_grpc_in_a_child_forked_under_a_stream(server_env: dict[str, str]) -> None:
+    """G35: the child works at once, with what it inherited and anew, says so once, and harms no stream."""
+    program = """
+        import gc, logging
+        from sandbox_sync import ConnectionException, Sandbox
+
+        class Lines(logging.Handler):
+            def emit(self, record):
+                lines.append(record.getMessage())
+
+        lines = []
+        logging.getLogger("sandbox_sync").addHandler(Lines())
+        box = Sandbox.create(timeout=60, transport="grpc")
+        handle = box.commands.run("for n in $(seq 300); do echo $n; sleep 0.01; done", background=True)
+
+        def child(inherited):
+            assert box.commands.run("echo child").stdout == "child\\n"
+            assert box.files.read(box.files.write("f", "x").path) == "x"
+            with Sandbox.create(timeout=60, transport="grpc") as other:
+                assert other.commands.run("echo other").stdout == "other\\n"
+            try:
+                inherited.wait(5)
+            except ConnectionException as error:
+                assert "fork" in str(error) and f"commands.connect({inherited.pid})" in str(error), error
+            else:
+                raise AssertionError("an inherited handle ended well")
+            inherited.disconnect()
+            del inherited
+            gc.collect()
+            grandchild = os.fork()   # what cannot be used here cannot be used there
+            if grandchild == 0:
+                os._exit(0 if box.commands.run("echo 1").stdout == "1\\n" and len(lines) == 2 else 1)
+            assert exit_codes([grandchild]) == [0]
+            assert len(lines) == 1 and "forked" in lines[0] and "connect" in lines[0], lines
+
+        pid = os.fork()
+        if pid == 0:
+            child(handle)
+            sys.exit(0)   # with everything that runs at exit
+        assert exit_codes([pid]) == [0]
+        assert handle.wait().stdout == "".join(f"{n}\\n" for n in range(1, 301))
+        assert lines == []
+        from sandbox_sync.transport import grpc_connections
+        while grpc_connections.active:   # the end of the command is told before that of its stream
+            time.sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            assert box.commands.run("echo after").stdout == "after\\n"
+            os._exit(len(lines))
+        assert exit_codes([pid]) == [0]
+        box.kill()
+    """
+    succeeds(program)
+
+
+def test_a_server_without_connect_is_told_of_in_a_child_forked_under_a_stream() -> None:
+    """G35: nothing can take the place of gRPC then; the error says what happened and what to do."""
     program = """
         from sandbox_sync.errors import ForkedWithActiveStreamException
 
-        url, connect_url = sys.argv[1:]
         shared = envd(transport="grpc")
-        stream = shared.stream(shared.process.Start, pb.StartRequest(tag="2"))
+        stream = shared.stream(shared.process.Start, pb.StartRequest(tag="3"))
         assert next(stream).event.data.stdout == b"first"
         pid = os.fork()
         if pid == 0:
@@ -282,11 +337,11 @@ def test_grpc_is_refused_in_a_child_that_was_forked_under_a_stream() -> None:
                 try:
                     ask(attempt, "x")
                 except ForkedWithActiveStreamException as error:
-                    assert 'transport="connect"' in str(error)
+                    for words in ("was forked while", "Connect", "spawn", "List"):
+                        assert words in str(error), error
                 else:
                     os._exit(1)
-            sys.argv[1] = connect_url
-            os._exit(0 if ask(envd(), "child") else 2)
+            os._exit(0)
         assert exit_codes([pid]) == [0]
         assert [message.event.data.stdout for message in stream] == [b"last"]
         pid = os.fork()
@@ -294,5 +349,130 @@ def test_grpc_is_refused_in_a_child_that_was_forked_under_a_stream() -> None:
             os._exit(0 if ask(shared, "after the stream") else 3)
         assert exit_codes([pid]) == [0]
     """
-    with grpc_sandbox() as url, sandbox() as server:
-        succeeds(program, url, server.url)
+    with grpc_sandbox() as url:
+        succeeds(program, url)
+
+
+@pytest.mark.parametrize("transport", ["connect", "grpc"])
+def test_what_a_child_leaves_it_does_not_end(server_env: dict[str, str], transport: str) -> None:
+    """G44: leaving an inherited `with`, or a call by an error of a callback, ends nothing of the parent's."""
+    program = """
+        from sandbox_sync import Sandbox
+
+        parent = os.getpid()
+        pids = []
+
+        def forks(text):
+            if not pids:
+                pids.append(os.fork())
+                if pids[0] == 0:
+                    sys.exit(0)   # out of the command, and out of all blocks around it
+
+        with Sandbox.create(transport=sys.argv[1], timeout=60) as box:
+            with box.commands.run("sleep 30; echo no", background=True) as handle:
+                with box.files.watch_dir(".") as watch:
+                    pids.append(os.fork())
+                    if pids[0] == 0:
+                        raise SystemExit
+                    assert exit_codes(pids) == [0]
+                    pids.clear()
+                    box.files.write("new", "")
+                    assert watch.poll(20)
+                assert box.commands.run("echo 1; sleep 0.5; echo 2", on_stdout=forks).stdout == "1\\n2\\n"
+                assert exit_codes(pids) == [0]
+                assert handle.poll() is None and box.is_running()
+        assert os.getpid() == parent
+        assert not box.is_running()
+        pid = os.fork()
+        if pid == 0:
+            with Sandbox.create(transport=sys.argv[1], timeout=60) as own:
+                pass
+            os._exit(1 if own.is_running() else 0)   # what it made itself it ends
+        assert exit_codes([pid]) == [0]
+    """
+    succeeds(program, transport)
+
+
+def test_a_child_of_a_parent_that_is_just_connecting_holds_no_connection() -> None:
+    """G44: also a socket on which encryption is only being agreed upon stays with the parent."""
+    program = """
+        import socket, ssl
+        from sandbox_sync.transport.connections import Connection, SecureConnection
+
+        listener = socket.create_server(("127.0.0.1", 0))   # it accepts, and never says anything
+        secure = SecureConnection("127.0.0.1", listener.getsockname()[1], timeout=20)
+        from sandbox_sync.transport.tls import ssl_context
+        secure.ssl_context = ssl_context(sys.argv[1], None)
+        thread = threading.Thread(target=lambda: secure.connect(), daemon=True)
+        thread.start()
+        accepted = listener.accept()[0]
+        accepted.recv(1)   # the handshake has begun
+        pid = os.fork()
+        if pid == 0:
+            accepted.close()
+            listener.close()
+            left = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if n not in "012"
+                    and os.path.exists(f"/proc/self/fd/{n}")]
+            os._exit(any("socket" in name for name in left))
+        assert exit_codes([pid]) == [0]
+        os._exit(0)
+    """
+    succeeds(program, DEFAULT_CA_BUNDLE_PATH)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.2, 0.3])
+def test_a_child_works_that_was_forked_while_another_thread_made_the_first_call(
+    moment: float, server_env: dict[str, str]
+) -> None:
+    """The first call loads modules and builds models, under locks that a child would inherit."""
+    program = """
+        from sandbox_sync import Sandbox
+
+        begun = threading.Event()
+
+        def first():
+            begun.set()
+            with Sandbox.create(timeout=60) as box:
+                box.commands.run("true")
+
+        thread = threading.Thread(target=first)
+        thread.start()
+        begun.wait()
+        time.sleep(float(sys.argv[1]))   # there is no event inside of an import
+        pid = os.fork()
+        if pid == 0:
+            first()
+            os._exit(0)
+        assert exit_codes([pid]) == [0]
+        thread.join()
+    """
+    succeeds(program, str(moment))
+
+
+def test_a_listing_that_a_thread_fetches_can_be_gone_through_in_a_child() -> None:
+    """The lock that keeps threads from fetching a page twice is not one of the child's."""
+    program = """
+        from sandbox_sync import Listing
+
+        fetching, go_on = threading.Event(), threading.Event()
+
+        def fetch(token):
+            if os.getpid() == parent:
+                fetching.set()
+                go_on.wait()
+            return [1, 2], None
+
+        parent = os.getpid()
+        listing = Listing(fetch)
+        thread = threading.Thread(target=listing.__len__)
+        thread.start()
+        fetching.wait()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if list(listing) == [1, 2] else 1)
+        assert exit_codes([pid]) == [0]
+        go_on.set()
+        thread.join()
+        assert len(listing) == 2
+    """
+    succeeds(program)

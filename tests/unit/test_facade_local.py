@@ -193,6 +193,30 @@ def test_a_fork_while_the_lock_is_held_does_not_keep_it(machine: Machine) -> Non
         os.waitpid(child, 0)
 
 
+def test_a_fork_of_a_program_that_died_with_the_lock_does_not_keep_it(machine: Machine) -> None:
+    machine.directory.mkdir(mode=0o700)
+    reading, writing = os.pipe()
+    holder = os.fork()
+    if not holder:
+        with local._lock(machine.directory, Deadline.after(10)):
+            child = os.fork()
+            if child:
+                os.write(writing, str(child).encode())
+            else:
+                os.close(writing)
+                time.sleep(30)
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(holder, 0)
+    child = int(os.read(reading, 20))
+    os.close(reading)
+    try:
+        with local._lock(machine.directory, Deadline.after(1)):
+            pass
+    finally:
+        os.kill(child, 9)
+
+
 def test_a_server_that_died_is_replaced(machine: Machine) -> None:
     first = local.endpoint()
     machine.stop()
