@@ -5,8 +5,6 @@ that is being loaded, and pydantic has some, too. A child inherits locks that ar
 that would release them: it would wait for ever at its own first call.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -49,7 +47,7 @@ def _modelled_elsewhere(here: int) -> bool:
     return any(_is_in_models(frame) for thread, frame in sys._current_frames().items() if thread != here)
 
 
-def _is_in_models(frame: FrameType | None) -> bool:
+def _is_in_models(frame: "FrameType | None") -> bool:
     """Whether a thread that is here has called pydantic from our code."""
     while frame is not None:
         caller = frame.f_back
@@ -59,7 +57,7 @@ def _is_in_models(frame: FrameType | None) -> bool:
     return False
 
 
-def _root(frame: FrameType) -> str:
+def _root(frame: "FrameType") -> str:
     name = frame.f_globals.get("__name__")
     return name.partition(".")[0] if isinstance(name, str) else ""
 

@@ -21,7 +21,7 @@ def test_importing_loads_nothing_else() -> None:
     loaded = run(
         "import sys; before = set(sys.modules); import sandbox_sync; print(*set(sys.modules) - before)"
     )
-    assert set(loaded.split()) == {"sandbox_sync", "sandbox_sync._version"}
+    assert set(loaded.split()) == {"sandbox_sync", "sandbox_sync._before_fork", "sandbox_sync._version"}
 
 
 def test_looking_up_the_facade_leaves_out_what_only_some_calls_need() -> None:
