@@ -13,6 +13,7 @@ import pytest
 e2b = pytest.importorskip("e2b")
 
 SECONDS = 60.0
+HALVES = ("Sandbox", "AsyncSandbox")
 
 Test = Callable[[Any], Awaitable[None]]
 
@@ -50,7 +51,7 @@ def both(**options: Any) -> Callable[[Test], Callable[[str], None]]:
             finally:
                 await got(sandbox.kill())
 
-        @pytest.mark.parametrize("half", ["Sandbox", "AsyncSandbox"])
+        @pytest.mark.parametrize("half", HALVES)
         def runner(half: str) -> None:
             asyncio.run(run(getattr(e2b, half)))
 
