@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,11 @@ e2b = pytest.importorskip("e2b")
 
 SECONDS = 60.0
 HALVES = ("Sandbox", "AsyncSandbox")
+
+# The last release for Python 3.10 is older than that for the others.
+newer = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="the last official release for this Python has no such option"
+)
 
 Test = Callable[[Any], Awaitable[None]]
 

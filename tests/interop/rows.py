@@ -93,7 +93,7 @@ ROWS: dict[str, Row] = {
     "8 GET /health": by("test_kill_is_told_once"),
     "8 GET /files": by("test_files_are_read_in_every_form"),
     "8 gzip both ways": by("test_files_are_read_in_every_form", "test_files_are_written_in_every_form"),
-    "8 POST /files": by("test_files_are_written_in_every_form"),
+    "8 POST /files": by("test_files_are_written_in_every_form", "test_a_file_is_written_piece_by_piece"),
     "8 metadata": by("test_metadata_stays_with_a_file"),
     "8 no space": by("test_a_full_disk_is_told"),
     "8 signed links": by("test_signed_links_are_fetched"),

@@ -7,7 +7,6 @@ import base64
 import datetime
 import hashlib
 import socket
-import sys
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import requests
 
 from sandbox_local import LocalServer
-from tests.interop.both import HALVES, Watched, both, e2b, got
+from tests.interop.both import HALVES, Watched, both, e2b, got, newer
 
 pytestmark = pytest.mark.usefixtures("server_env")
 
@@ -314,7 +313,7 @@ async def test_what_one_machine_cannot_do_is_said(sandbox: Any) -> None:
     assert await got(sandbox.is_running())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="the last official release for it has no such option")
+@newer
 @pytest.mark.parametrize("half", HALVES)
 def test_an_idempotency_key_makes_one_sandbox(half: str) -> None:
     """G21: one key, one sandbox; other parameters under the same key are an error."""

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -314,7 +315,10 @@ def test_thousands_of_idle_and_slow_connections_hold_up_nobody(client: RawClient
         f"X-Access-Token: {box.made['envdAccessToken']}\r\nContent-Type: application/octet-stream\r\n"
         "Content-Length: 99\r\n\r\nx"
     ).encode()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
     with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         for number in range(3000):
             sock = socket.create_connection((url.hostname or "", url.port or 0), timeout=10)
             stack.enter_context(sock)
