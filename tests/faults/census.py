@@ -1,7 +1,7 @@
 """What there is of a server: counted before and after what should leave nothing behind.
 
-Nobody but root may look into launcher and agents, which are not dumpable: not even the user who runs them. Tests of
-such a user go by what everybody may see, which is coarser.
+Nobody but root may look into launcher and agents, which are not dumpable: not even the user who runs them.
+Tests of such a user go by what everybody may see, which is coarser.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Remains:
 
 
 class Inhabitants:
-    """The processes in the PID namespace of an agent; where that can't be seen, those that descend from it now."""
+    """The processes in the PID namespace of an agent; where that can't be seen, its descendants of this moment."""
 
     def __init__(self, agent: int) -> None:
         self._descend: dict[int, int | None] = {}
