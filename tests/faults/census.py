@@ -124,7 +124,7 @@ class Remains:
 
 
 class Inhabitants:
-    """The processes in the PID namespace of an agent; where that can't be seen, its descendants of this moment."""
+    """The processes in the PID namespace of an agent, or where that can't be seen, its descendants of now."""
 
     def __init__(self, agent: int) -> None:
         self._descend: dict[int, int | None] = {}
