@@ -77,7 +77,7 @@ async def test_users_decide_homes_and_owners(sandbox: Any) -> None:
     files = sandbox.files
     info = await got(files.write("mine", "root's", user="root"))
     assert info.path == "/root/mine"
-    assert (await got(files.get_info("/root/mine"))).owner == "root"
+    assert (await got(files.get_info("/root/mine", user="root"))).owner == "root"
     assert await got(files.read("mine", user="root")) == "root's"
     assert await got(files.exists("mine")) is False
 
