@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.both import both, e2b, got
+from tests.interop.both import both, e2b, got, newer
 
 pytestmark = pytest.mark.usefixtures("server_env")
 
@@ -82,6 +82,7 @@ async def test_a_background_command_is_followed_fed_and_ended(sandbox: Any) -> N
     assert await got(commands.kill(handle.pid)) is False
 
 
+@newer
 @both()
 async def test_input_is_streamed(sandbox: Any) -> None:
     handle = await got(sandbox.commands.run("cat", background=True, stdin=True, timeout=0))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.both import Watched, both, collected, e2b, got, pieces
+from tests.interop.both import Watched, both, collected, e2b, got, newer, pieces
 
 pytestmark = pytest.mark.usefixtures("server_env")
 
@@ -28,13 +28,19 @@ async def test_files_are_written_in_every_form(sandbox: Any) -> None:
         ("octets", BLOB, {"use_octet_stream": True}),
         ("packed", BLOB, {"gzip": True}),
         ("file", io.BytesIO(BLOB), {}),
-        ("pieces", pieces(sandbox, [BLOB[:1000], BLOB[1000:]]), {}),
     ):
         await got(files.write(name, data, **options))
         assert bytes(await got(files.read(name, format="bytes"))) == BLOB, name
     many = await got(files.write_files([{"path": f"many/{n}", "data": str(n)} for n in range(5)]))
     assert [one.path for one in many] == [f"/home/user/many/{n}" for n in range(5)]
     assert await got(files.write_files([])) == []
+
+
+@newer
+@both()
+async def test_a_file_is_written_piece_by_piece(sandbox: Any) -> None:
+    await got(sandbox.files.write("pieces", pieces(sandbox, [BLOB[:1000], BLOB[1000:]])))
+    assert bytes(await got(sandbox.files.read("pieces", format="bytes"))) == BLOB
 
 
 @both()
@@ -71,7 +77,7 @@ async def test_users_decide_homes_and_owners(sandbox: Any) -> None:
     files = sandbox.files
     info = await got(files.write("mine", "root's", user="root"))
     assert info.path == "/root/mine"
-    assert (await got(files.get_info("/root/mine"))).owner == "root"
+    assert (await got(files.get_info("/root/mine", user="root"))).owner == "root"
     assert await got(files.read("mine", user="root")) == "root's"
     assert await got(files.exists("mine")) is False
 

@@ -7,7 +7,6 @@ import base64
 import datetime
 import hashlib
 import socket
-import sys
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import requests
 
 from sandbox_local import LocalServer
-from tests.interop.both import both, e2b, got
+from tests.interop.both import HALVES, Watched, both, e2b, got, newer
 
 pytestmark = pytest.mark.usefixtures("server_env")
 
@@ -46,9 +45,8 @@ while True:
 """
 
 
-async def paged(kind: Any, **options: Any) -> list[Any]:
-    """Every sandbox of a list."""
-    paginator = kind.list(**options)
+async def paged(paginator: Any) -> list[Any]:
+    """Everything of a list."""
     found = []
     while paginator.has_next:
         found += await got(paginator.next_items())
@@ -68,16 +66,35 @@ async def test_info_tells_what_was_asked_for(sandbox: Any) -> None:
     assert by_id.sandbox_id == info.sandbox_id
 
 
-def test_addresses_are_given_as_options(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("half", HALVES)
+def test_addresses_are_given_as_options(
+    half: str, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in server.env:
         monkeypatch.delenv(name)
     where = {"api_key": server.api_key, "api_url": server.url, "sandbox_url": server.url}
-    sandbox = e2b.Sandbox.create(timeout=60, **where)
-    try:
-        assert sandbox.commands.run("echo hi").stdout == "hi\n"
-        assert e2b.Sandbox.connect(sandbox.sandbox_id, **where).is_running()
-    finally:
-        assert sandbox.kill() is True
+    kind = getattr(e2b, half)
+
+    async def test() -> None:
+        sandbox = await got(kind.create(timeout=60, **where))
+        try:
+            assert (await got(sandbox.commands.run("echo hi"))).stdout == "hi\n"
+            assert await got((await got(kind.connect(sandbox.sandbox_id, **where))).is_running())
+        finally:
+            assert await got(sandbox.kill()) is True
+
+    asyncio.run(test())
+
+
+@both()
+async def test_nothing_is_refused_for_the_version_of_envd(sandbox: Any) -> None:
+    claimed = (await got(sandbox.get_info())).envd_version
+    assert tuple(map(int, claimed.split("."))) >= (0, 6, 13)
+    assert (await got(sandbox.commands.run("cat; echo end", stdin=False))).stdout == "end\n"
+    watched = await Watched.start(sandbox, "/tmp", recursive=True, allow_network_mounts=True)
+    await got(sandbox.files.write("/tmp/new", "x"))
+    await watched.until("new", e2b.FilesystemEventType.CREATE)
+    await watched.stop()
 
 
 @both()
@@ -120,7 +137,7 @@ async def test_kill_is_told_once(sandbox: Any) -> None:
 async def test_pause_and_connect(sandbox: Any) -> None:
     await got(sandbox.files.write("/tmp/kept", "in memory"))
     sleeping = await got(sandbox.commands.run("sleep 100", background=True, timeout=0))
-    assert await got(sandbox.pause()) is True
+    assert await got(sandbox.pause(strict=True)) is True
     assert await got(sandbox.pause()) is False
     assert (await got(sandbox.get_info())).state == e2b.SandboxState.PAUSED
     assert await got(sandbox.is_running()) is False
@@ -160,7 +177,7 @@ async def test_lists_are_filtered_and_paged(sandbox: Any) -> None:
 
         async def ids(limit: int | None = None, order: str | None = None, **query: Any) -> list[str]:
             wanted = e2b.SandboxQuery(**{"metadata": {"mark": mark}, **query})
-            return [one.sandbox_id for one in await paged(kind, query=wanted, limit=limit, order=order)]
+            return [one.sandbox_id for one in await paged(kind.list(query=wanted, limit=limit, order=order))]
 
         assert sorted(await ids()) == sorted(names)
         assert sorted(await ids(limit=1)) == sorted(names)
@@ -171,7 +188,7 @@ async def test_lists_are_filtered_and_paged(sandbox: Any) -> None:
         assert await ids(template="no-such-template") == []
         assert await ids(started_after=datetime.datetime(2199, 1, 1, tzinfo=datetime.timezone.utc)) == []
         with pytest.raises(e2b.SandboxException):
-            await paged(kind, next_token="garbage")
+            await paged(kind.list(next_token="garbage"))
     finally:
         for one in made:
             await got(one.kill())
@@ -274,15 +291,30 @@ async def test_calls_to_what_has_ended_say_so(sandbox: Any) -> None:
 
 @both()
 async def test_what_one_machine_cannot_do_is_said(sandbox: Any) -> None:
-    with pytest.raises(e2b.SandboxException, match="memory"):
-        await got(sandbox.pause(mode="filesystem"))
-    with pytest.raises(e2b.SandboxException, match="memory"):
-        await got(sandbox.fork())
+    kind = type(sandbox)
+    volume = e2b.AsyncVolume if kind is e2b.AsyncSandbox else e2b.Volume
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: sandbox.pause(mode="filesystem"), "memory"),
+        (lambda: kind.connect(sandbox.sandbox_id, on_resume="reboot"), "memory"),
+        (sandbox.fork, "copy of its memory"),
+        (sandbox.create_snapshot, "snapshots"),
+        (lambda: paged(kind.list_snapshots()), "snapshots"),
+        (lambda: kind.create(mcp={"browserbase": {}}), "MCP gateway"),
+        (lambda: kind.create(volume_mounts={"/v": "volume"}), "no volumes"),
+        (lambda: kind.create(network={"allow_out": ["10.0.0.0/8"]}), "serve --internet"),
+        (lambda: sandbox.update_network({"deny_out": ["0.0.0.0/0"]}), "serve --internet"),
+        (lambda: volume.create("volume"), "volumes"),
+    ]
+    for call, reason in calls:
+        with pytest.raises((e2b.SandboxException, e2b.VolumeException), match=reason) as refused:
+            await got(call())
+        assert "501" in str(refused.value) or refused.value.status_code == 501
+    assert await got(kind.delete_snapshot("no-such-snapshot")) is False
     assert await got(sandbox.is_running())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="the last official release for it has no such option")
-@pytest.mark.parametrize("half", ["Sandbox", "AsyncSandbox"])
+@newer
+@pytest.mark.parametrize("half", HALVES)
 def test_an_idempotency_key_makes_one_sandbox(half: str) -> None:
     """G21: one key, one sandbox; other parameters under the same key are an error."""
     kind, key = getattr(e2b, half), uuid.uuid4().hex
@@ -298,7 +330,8 @@ def test_an_idempotency_key_makes_one_sandbox(half: str) -> None:
     asyncio.run(test())
 
 
-def test_an_unsecured_sandbox_has_plain_links_and_needs_no_token(server: LocalServer) -> None:
+@pytest.mark.parametrize("half", HALVES)
+def test_an_unsecured_sandbox_has_plain_links_and_needs_no_token(half: str, server: LocalServer) -> None:
     """The package makes secured ones alone; one made by the old route is open to who reaches it."""
     made = requests.post(
         server.url + "/sandboxes",
@@ -306,13 +339,17 @@ def test_an_unsecured_sandbox_has_plain_links_and_needs_no_token(server: LocalSe
         headers={"X-API-Key": server.api_key},
         timeout=30,
     ).json()
-    sandbox = e2b.Sandbox.connect(made["sandboxID"])
-    try:
-        sandbox.files.write("x", "open")
-        assert "signature" not in sandbox.download_url("x")
-        where = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "49983"}
-        assert requests.get(sandbox.download_url("x"), headers=where, timeout=30).text == "open"
-        with pytest.raises(e2b.InvalidArgumentException):
-            sandbox.download_url("x", use_signature_expiration=60)
-    finally:
-        sandbox.kill()
+
+    async def test() -> None:
+        sandbox = await got(getattr(e2b, half).connect(made["sandboxID"]))
+        try:
+            await got(sandbox.files.write("x", "open"))
+            assert "signature" not in sandbox.download_url("x")
+            where = {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": "49983"}
+            assert requests.get(sandbox.download_url("x"), headers=where, timeout=30).text == "open"
+            with pytest.raises(e2b.InvalidArgumentException):
+                sandbox.download_url("x", use_signature_expiration=60)
+        finally:
+            await got(sandbox.kill())
+
+    asyncio.run(test())

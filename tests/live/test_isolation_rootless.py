@@ -57,6 +57,10 @@ async def main():
         told[name] = await run(box, script, user)
     await box.files("make_dir", path="made", user="user")
     told["made"] = await run(box, "stat -c %U ~/made; touch ~/made/x")
+    told["owners"] = []
+    for user in ("user", "root"):
+        entry = (await box.files("stat", path="/home/user/made", user=user))[0]["entry"]
+        told["owners"].append([entry["owner"], entry["group"]])
     told["ports"] = [await ask(box, "127.0.0.1"), await ask(box, "::1")]
     two = Command(["/bin/bash", "-c", "setsid sleep 999 & sudo sleep 999"], "user", pty=(80, 24))
     tree = await box.spawn(two)
@@ -101,6 +105,8 @@ def test_an_unprivileged_user_gets_boxes_with_users_sudo_and_bounds() -> None:
     assert told["python"] == [0, "42\n", ""]
     assert told["hidden"][:2] in ([1, ""], [2, ""], [0, ""])
     assert told["made"] == [0, "user\n", ""]
+    # One id is behind both names: what is made belongs to who looks, in commands and in file operations.
+    assert told["owners"] == [["user", "user"], ["root", "root"]]
     assert told["killed"] == [1, "", ""]
     assert told["ports"] == ["127.0.0.1", "::1"]
 

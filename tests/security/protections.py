@@ -108,6 +108,14 @@ _KERNEL = (
         _door("socket packet"),
         "(1, 2, 10, 16, 17)",
     ),
+    _without(
+        "an agent that nobody may look into",
+        _BOX,
+        "    syscalls.set_dumpable(False)\n",
+        "tests/live/test_isolation_boundary.py::"
+        "test_the_environment_is_the_users_own_and_none_of_the_servers",
+        "    syscalls.set_dumpable(True)\n",
+    ),
     _without("bound of capabilities", _BOX, "    first.bound()\n", _door("socket raw"), ""),
     _without(
         "rights of helpers",
@@ -171,6 +179,27 @@ _BOUNDS = (
         f"{_TAKEN}[unprivileged-inotify instances]",
     ),
     _without(
+        "watches of a server without privileges",
+        "isolation/making/privilege.py",
+        'for kind in ("instances", "watches"):',
+        f"{_TAKEN}[unprivileged-inotify watches]",
+        'for kind in ("instances",):',
+    ),
+    _without(
+        "memory of a box",
+        "isolation/limits/settings.py",
+        "memory = str(limits.memory_bytes)",
+        "tests/live/test_limits_boxes.py::test_a_command_that_takes_too_much_memory_is_killed_and_nothing_else_is",
+        "memory = str(limits.memory_bytes << 6)",
+    ),
+    _without(
+        "processes of a box",
+        "isolation/limits/settings.py",
+        "limits.processes + _RESERVE",
+        "tests/live/test_limits_boxes.py::test_all_users_of_a_box_together_have_a_bounded_number_of_processes",
+        "limits.processes + 9999",
+    ),
+    _without(
         "open files end with their box",
         "envd/open_files.py",
         "os.dup2(nothing, fd, inheritable=False)",
@@ -204,6 +233,23 @@ _FILES = (
         "isolation/files/paths.py",
         "if not stat.S_ISREG(info.st_mode):",
         "tests/unit/test_envd_file_worker.py::test_only_regular_files_are_opened",
+        "if False:",
+    ),
+)
+
+_NETWORK = (
+    _without(
+        "addresses that are never reached",
+        "egress/policy.py",
+        "if any(address in network for network in _NEVER):",
+        "tests/unit/test_egress_policy.py::test_what_is_never_reached_is_not_even_when_it_is_named",
+        "if False:",
+    ),
+    _without(
+        "this machine's own addresses",
+        "egress/policy.py",
+        "if ours:",
+        "tests/unit/test_egress_policy.py::test_this_machine_is_reached_when_its_one_address_is_named",
         "if False:",
     ),
 )
@@ -408,4 +454,4 @@ _PARTS = (
     ),
 )
 
-PROTECTIONS = (*_KERNEL, *_BOUNDS, *_FILES, *_TOKENS, *_HTTP, *_PARTS)
+PROTECTIONS = (*_KERNEL, *_BOUNDS, *_FILES, *_NETWORK, *_TOKENS, *_HTTP, *_PARTS)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
 import requests
@@ -18,6 +22,7 @@ from sandbox_local import LocalServer
 from tests.raw_client import RawClient, Sandbox
 
 _SECURED = {"secure": True}
+_AS_ROOT = {"Authorization": "Basic " + base64.b64encode(b"root:").decode()}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,54 @@ def test_dots_lead_to_the_sandboxs_own_root(box: Sandbox) -> None:
         answer = box.ask("GET", f"/files?path={path}")
         assert answer.status_code == 200
         assert "user:x:1000" in answer.text
+
+
+_LEADS = [
+    *("{}", "/{up}{}", "{up}{}", "top{}", "agent{}", "own{}"),
+    *("/proc/self/root{}", "/proc/thread-self/cwd/{up}{}"),
+]
+
+
+@pytest.mark.parametrize("lead", _LEADS, ids=range(len(_LEADS)))
+def test_no_path_field_of_any_call_leads_to_the_host(box: Sandbox, tmp_path: Path, lead: str) -> None:
+    """Absolute, by dots, by links of the sandbox, by magic links: read, written, moved, removed, watched."""
+    secret = tmp_path / "secret"
+    secret.write_text("of the host")
+    box.run("cd; ln -sfn / top; ln -sfn /proc/1/root agent; ln -sfn /proc/self/root own; echo x > mine")
+    file, made = (lead.format(path, up="../" * 40) for path in (secret, tmp_path / "made"))
+    form = f'--B\r\nContent-Disposition: form-data; name="file"; filename="{made}"\r\n\r\nx\r\n--B--\r\n'
+    octets, parts = "application/octet-stream", "multipart/form-data; boundary=B"
+    calls: list[tuple[str, str, Any, str]] = [
+        ("GET", f"/files?path={quote(file)}", None, octets),
+        ("POST", f"/files?path={quote(file)}", b"x", octets),
+        ("POST", f"/files?path={quote(made)}", b"x", octets),
+        ("POST", "/files", form.encode(), parts),
+        ("POST", "/files/compose", {"source_paths": [file], "destination": "taken"}, ""),
+        ("POST", "/files/compose", {"source_paths": ["mine"], "destination": made}, ""),
+        *(
+            ("POST", f"/filesystem.Filesystem/{method}", fields, "")
+            for method, fields in [
+                ("Stat", {"path": file}),
+                ("ListDir", {"path": file.removesuffix("/secret"), "depth": 3}),
+                ("MakeDir", {"path": made + "/deep"}),
+                ("Move", {"source": file, "destination": "taken"}),
+                ("Move", {"source": "mine", "destination": made + "/moved"}),
+                ("CreateWatcher", {"path": file.removesuffix("/secret")}),
+                ("Remove", {"path": file}),
+                ("Remove", {"path": file.removesuffix("/secret")}),
+            ]
+        ),
+    ]
+    for method, path, body, kind in calls:
+        content = json.dumps(body).encode() if isinstance(body, dict) else body
+        answer = box.ask(
+            method, path, data=content, headers={"Content-Type": kind or "application/json", **_AS_ROOT}
+        )
+        assert answer.status_code < 501, (path, answer.text)
+        assert b"of the host" not in answer.content, path
+        assert os.listdir(tmp_path) == ["secret"], path
+        assert secret.read_text() == "of the host", path
+    assert "of the host" not in box.run("cat ~/taken 2>&1 || true", "root")
 
 
 def test_the_token_of_one_sandbox_opens_no_other(client: RawClient, box: Sandbox) -> None:
@@ -237,6 +290,25 @@ def test_bodies_that_are_no_json_are_bad_requests(client: RawClient, body: bytes
     assert answer.status_code in (400, 413)
 
 
+@pytest.mark.parametrize("codec", ["json", "proto"])
+def test_messages_nested_without_end_are_bad_requests(box: Sandbox, codec: str) -> None:
+    """Where a message may hold anything, in fields that nobody knows, it still has a bounded depth."""
+    depth = 100_000
+    if codec == "json":
+        message = b'{"path": "/tmp", "x": ' + b'{"x": ' * depth + b"1" + b"}" * depth + b"}"
+    else:
+        message = b"\x0a\x04/tmp" + b"\x7b" * depth + b"\x7c" * depth  # field 15, as groups in groups
+    answer = box.ask(
+        "POST",
+        "/filesystem.Filesystem/Stat",
+        data=message,
+        headers={"Content-Type": f"application/{codec}"},
+    )
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["code"] == "invalid_argument"
+    assert box.run("echo here") == "here\n"
+
+
 def test_thousands_of_idle_and_slow_connections_hold_up_nobody(client: RawClient, box: Sandbox) -> None:
     """Idle ones, heads that are not complete, and uploads that do not go on."""
     url = urlsplit(client.url)
@@ -246,7 +318,10 @@ def test_thousands_of_idle_and_slow_connections_hold_up_nobody(client: RawClient
         f"X-Access-Token: {box.made['envdAccessToken']}\r\nContent-Type: application/octet-stream\r\n"
         "Content-Length: 99\r\n\r\nx"
     ).encode()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
     with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         for number in range(3000):
             sock = socket.create_connection((url.hostname or "", url.port or 0), timeout=10)
             stack.enter_context(sock)

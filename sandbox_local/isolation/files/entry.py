@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sandbox_local.isolation import users
+from sandbox_local.isolation.users import User
 
 _ATTRIBUTE = b"user.e2b."
 
@@ -33,11 +34,14 @@ _KIND_LETTERS = (  # in the order in which Go's FileMode writes them
 
 
 class Names:
-    """The names of the box's users and groups, read once: for one operation."""
+    """The names of the box's users and groups as one of them sees them, read once: for one operation."""
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: User) -> None:
         self._users = users.user_names()
         self._groups = users.group_names()
+        if users.are_one():  # then all that is theirs belongs to who looks, as in that user's commands
+            self._users[0] = viewer.name
+            self._groups[0] = self._groups.get(viewer.gid, viewer.name)
 
     def of_user(self, uid: int) -> str:
         """The user's name, or its number in digits."""

@@ -34,7 +34,8 @@ _OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 def describe(user: str, path: str) -> Answer:
     """The entry of a path itself."""
-    return {"entry": entry(expand(path, users.find(user)), Names())}, []
+    viewer = users.find(user)
+    return {"entry": entry(expand(path, viewer), Names(viewer))}, []
 
 
 def expand_path(user: str, path: str) -> Answer:
@@ -47,8 +48,9 @@ def list_dir(user: str, path: str, depth: int) -> Answer:
 
     Entries that vanish meanwhile are left out, and so are those whose path is too long for the kernel.
     """
-    root = posixpath.normpath(expand(path, users.find(user)))
-    names = Names()
+    viewer = users.find(user)
+    root = posixpath.normpath(expand(path, viewer))
+    names = Names(viewer)
     listing = os.memfd_create("listing", os.MFD_CLOEXEC)
     try:
         size = 0
@@ -76,7 +78,7 @@ def make_dir(user: str, path: str) -> Answer:
         there = os.stat(target)
     except FileNotFoundError:
         make_directories(target, owner)
-        return {"entry": entry(target, Names())}, []
+        return {"entry": entry(target, Names(owner))}, []
     if stat.S_ISDIR(there.st_mode):
         raise FileExistsError(errno.EEXIST, f"directory already exists: {text(target)}")
     raise ValueError(f"path already exists but it is not a directory: {text(target)}")
@@ -94,7 +96,7 @@ def move(user: str, source: str, destination: str) -> Answer:
         # A sandbox looks like one file system to those who use it, but a box is made of several.
         if error.errno != errno.EXDEV or not _carry(old, new):
             raise
-    return {"entry": entry(new, Names())}, []
+    return {"entry": entry(new, Names(owner))}, []
 
 
 def remove(user: str, path: str) -> Answer:
@@ -180,7 +182,8 @@ def measure() -> Answer:
 
 def watch(user: str, path: str, recursive: bool, include_entry: bool) -> Answer:
     """A socket to read from what happens in a directory, as `Watcher.run` tells; closing it ends that."""
-    watcher = Watcher(expand(path, users.find(user)), recursive, include_entry)
+    viewer = users.find(user)
+    watcher = Watcher(expand(path, viewer), viewer, recursive, include_entry)
     ours, theirs = socket.socketpair()
     with ours:
         if os.fork() == 0:

@@ -18,6 +18,7 @@ from typing import Any
 from sandbox_local.isolation.files import inotify
 from sandbox_local.isolation.files.entry import Names, entry, text
 from sandbox_local.isolation.files.inotify import Event, Inotify
+from sandbox_local.isolation.users import User
 
 _TOLD = (
     inotify.CREATE
@@ -45,11 +46,13 @@ _MAX_WAITING = 16 << 20  # bytes of events that wait for the server to read them
 class Watcher:
     """Watches one directory."""
 
-    def __init__(self, root: bytes, recursive: bool, include_entry: bool) -> None:
+    def __init__(self, root: bytes, viewer: User, recursive: bool, include_entry: bool) -> None:
         """Begin to watch.
 
         Args:
-            root: An absolute path. recursive: Whether to watch the directories below it, present and to come.
+            root: An absolute path.
+            viewer: As whom to name owners.
+            recursive: Whether to watch the directories below it, present and to come.
             include_entry: Whether to describe the files of events, where that makes sense and they are still
             there.
 
@@ -57,6 +60,7 @@ class Watcher:
             OSError: It can't be watched.
         """
         self._root = root
+        self._viewer = viewer
         self._recursive = recursive
         self._include_entry = include_entry
         self._inotify = Inotify()
@@ -120,7 +124,7 @@ class Watcher:
         return heard
 
     def _take(self, waiting: bytearray) -> None:
-        names = Names()
+        names = Names(self._viewer)
         for event in self._inotify.read():
             for name, kind in self._tell(event):
                 told: dict[str, Any] = {"name": text(name), "type": kind}
