@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 
 import pytest
 
+from sandbox_local.isolation import launcher
 from sandbox_local.isolation.base import Command, Exit
 from tests.live.boxes import a_box, finish, in_loop, read_all, read_some, run, shell
 
@@ -61,6 +63,31 @@ def test_only_user_and_root_may_use_it() -> None:
 
     if os.geteuid() != 0:
         pytest.skip("with one id outside, all users of a box are the same to its agent")
+    in_loop(work())
+
+
+def test_nothing_else_is_different_where_the_hosts_own_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There nothing of ours has to be in /usr/local, which can be changed all the same."""
+    if os.geteuid() != 0:
+        pytest.skip("only under root can a program of the host belong to the root of a box")
+    setuid = next(
+        (path for path in ("/usr/bin/mount", "/usr/bin/su") if os.stat(path).st_mode & stat.S_ISUID), None
+    )
+    if setuid is None:
+        pytest.skip("no program of this machine is setuid, to stand for its sudo")
+    told = f"from sandbox_local.isolation.making import zygote; zygote._SUDO = {setuid!r}; "
+    before, _, after = launcher._BOOTSTRAP.partition("from sandbox_local.isolation.making import zygote; ")
+    assert after
+    monkeypatch.setattr(launcher, "_BOOTSTRAP", before + told + after)
+
+    async def work() -> None:
+        async with a_box() as box:
+            assert (await shell(box, "ls /usr/local/bin/sudo", user="root")).exit.code != 0, (
+                "it is the host's"
+            )
+            changed = await shell(box, "echo x > /usr/local/bin/new && cat /usr/local/bin/new", user="root")
+            assert changed.stdout == "x\n", changed.stderr
+
     in_loop(work())
 
 

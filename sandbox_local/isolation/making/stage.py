@@ -106,6 +106,7 @@ def build(ids: Ids, python: Python, *, sudo_shim: bool, templates: str | None, r
 def _build_template(ids: Ids, python: Python, sudo_shim: bool) -> None:
     etc.build(f"{_STAGE}{_TEMPLATE}/etc", "/etc", ids)
     local = f"{_STAGE}{_TEMPLATE}/{_LOCAL}"
+    tree.make_directories(local, ids)  # it is a layer also where there is nothing to put into it
     for path, starter in python.starters().items():
         tree.write(f"{local}/{path}", starter, ids, mode=0o755)
     if sudo_shim:
