@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import grpc
 import pytest
 from h2.errors import ErrorCodes
 
@@ -135,6 +136,9 @@ def answering(*data: bytes) -> Script:
 HTML = b"<html>Bad Gateway</html>"
 ALIVE: dict[str, object] = {"sandbox_state": "alive"}
 
+# Earlier ones look at the length when the message is there, and so see one that was cut short.
+_REFUSES_BY_LENGTH = tuple(map(int, grpc.__version__.split(".")[:2])) >= (1, 84)
+
 NOT_THE_PROTOCOL: dict[str, tuple[Script, type[errors.SandboxException], dict[str, object]]] = {
     "no message": (answering(), errors.ConnectionException, {**ALIVE, "maybe_executed": True}),
     "a message cut short": (
@@ -144,8 +148,11 @@ NOT_THE_PROTOCOL: dict[str, tuple[Script, type[errors.SandboxException], dict[st
     ),
     "a message of 4 GiB": (
         answering(message(b"x", size=0xFFFFFFFF)),
-        errors.SandboxException,
-        {"code": "internal", "maybe_executed": True},
+        *(
+            (errors.SandboxException, {"code": "internal", "maybe_executed": True})
+            if _REFUSES_BY_LENGTH
+            else (errors.ConnectionException, {**ALIVE, "maybe_executed": True})
+        ),
     ),
     "a message that is none": (
         answering(message(b"\xff\xff\xff")),
