@@ -1,4 +1,4 @@
-"""Our SDK on each transport, the official one and a floor of raw sockets, on the same embedded server in one run.
+"""Our SDK on each transport, the official one and a floor of raw sockets, on one embedded server in one run.
 
 Each side is a process of its own, so that its memory, processor time and threads are its own; and rounds are
 interleaved, so that a machine whose speed drifts is the same one for everyone. Quote the ratios. Only the row
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from comparison import programs
 from comparison.results import HEADER, Result, lines, summary
@@ -28,31 +28,45 @@ from sides.place import TINY, Place, Sizes
 RUNS = Path(__file__).resolve().parent.parent / "build" / "bench"
 
 
-def measure(row: Row, rounds: int, sizes: Sizes, place: Place, crew: dict[str, Worker]) -> dict[str, Result]:
-    """Let the sides of a row take turns; a first round, in which everyone gets warm, does not count."""
+class Turns(NamedTuple):
+    """How often everything is done, and how much of it.
+
+    Attributes:
+        rounds: Rounds of short rows; long ones have a sixth of it.
+        warm_up: Rounds before, in which everyone gets warm, and which do not count.
+        sizes: How much is done in a round.
+    """
+
+    rounds: int
+    warm_up: int
+    sizes: Sizes
+
+
+def measure(row: Row, turns: Turns, place: Place, crew: dict[str, Worker]) -> dict[str, Result]:
+    """Let the sides of a row take turns."""
     results = {side: Result(row) for side in row.sides}
     sides = list(row.sides)
-    for turn in range(rounds + 1):
+    rounds = turns.rounds if row.often else max(1, turns.rounds // 6)
+    for turn in range(-turns.warm_up, rounds):
         for side in sides:
             if row.action:
-                sample = crew[side].do(row.action, sizes.calls if row.often else 1)
+                sample = crew[side].do(row.action, turns.sizes.calls if row.often else 1)
             else:
                 sample = programs.run_once(row.key, side, place)
-            if turn:
-                results[side].samples.append(sample)
-            elif row.action:
+            if not results[side].first:
                 results[side].first = sample["before"]
+            if turn >= 0:
+                results[side].samples.append(sample)
         sides.append(sides.pop(0))  # nobody is always the one after the same other
     return results
 
 
-def run(chosen: list[Row], rounds: int, sizes: Sizes) -> Iterator[dict[str, Any]]:
+def run(chosen: list[Row], turns: Turns) -> Iterator[dict[str, Any]]:
     """The rows, one after the other, as JSON."""
     names = list(dict.fromkeys(side for row in chosen if row.action for side in row.sides))
-    with servers(sizes) as place, workers(names, place, sizes) as crew:
+    with servers(turns.sizes) as place, workers(names, place, turns.sizes) as crew:
         for row in chosen:
-            own = rounds if row.often else max(1, rounds // 6)
-            yield summary(row, measure(row, own, sizes, place, crew))
+            yield summary(row, measure(row, turns, place, crew))
 
 
 def machine() -> dict[str, Any]:
@@ -94,7 +108,7 @@ def main() -> None:
     told: dict[str, Any] = {"machine": machine(), "sizes": sizes.as_json(), "rounds": arguments.rounds}
     told["rows"] = []
     print(HEADER, flush=True)
-    for row in run(chosen, arguments.rounds, sizes):
+    for row in run(chosen, Turns(arguments.rounds, 0 if arguments.tiny else 1, sizes)):
         told["rows"].append(row)
         print("\n".join(lines(row)), flush=True)
     file = arguments.json or RUNS / f"compare-{datetime.now():%Y%m%d-%H%M%S}.json"

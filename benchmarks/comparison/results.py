@@ -6,8 +6,9 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from comparison.rows import MIB, Bound, Measure, Row
 from sides.usage import Sample
+
+from comparison.rows import MIB, Bound, Measure, Row
 
 HELD_TO = "connect"
 """The side of ours that is held to the bounds: what users get who choose nothing."""
@@ -20,7 +21,7 @@ class Result:
     Attributes:
         row: The row.
         samples: One for each round that counts.
-        first: Resident memory before the round that does not count, in bytes.
+        first: Resident memory before the side did this for the first time, in bytes.
     """
 
     row: Row
@@ -113,9 +114,9 @@ def lines(row: dict[str, Any]) -> list[str]:
         cells = [
             row["title"] if not told else "",
             name,
-            f"{side['rate']:,.0f} {row['unit']}/s" if row["unit"] else _time(side["median_s"]),
-            _time(side["p99_s"]),
-            _time(side["cpu_s"]),
+            f"{side['rate']:,.0f} {row['unit']}/s" if row["unit"] else time_text(side["median_s"]),
+            time_text(side["p99_s"]),
+            time_text(side["cpu_s"]),
             f"{side['peak_mib']:.0f}",
             _memory(side),
             *(_by(side, sides.get(other), bool(row["unit"])) for other in ("official", "floor")),
@@ -141,7 +142,8 @@ def _memory(side: dict[str, Any]) -> str:
     return f"{side['extra_mib']:.1f}" if "extra_mib" in side else ""
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Seconds in the unit that fits."""
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} us"

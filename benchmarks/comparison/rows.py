@@ -1,4 +1,4 @@
-"""What is compared, and the bounds that it is held to. The default transport is held to them; gRPC is shown."""
+"""What is compared, and the bounds that it is held to: our default transport is; gRPC is shown beside it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Bound:
     """What a measure of ours is held to.
 
     Attributes:
-        measure: "wall" is the median of wall times, "p99" nearly the longest of them, "rate" the amount of work
-            by the median, "cpu" the median of processor time, "extra" the memory in MiB by which the
+        measure: "wall" is the median of wall times, "p99" nearly the longest of them, "rate" the amount of
+            work by the median, "cpu" the median of processor time, "extra" the memory in MiB by which the
             process has grown at its peak, "held" the median of the memory at the height of an action.
         limit: The bound.
         against: The side by whose measure ours is divided; ours itself is held to it when empty.

@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from sandbox_local import LocalServer
 from sides.place import Place, Sizes
 from sides.usage import Sample
+
+from sandbox_local import LocalServer
 
 _ROOT = Path(__file__).resolve().parent.parent
 

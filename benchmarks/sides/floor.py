@@ -1,9 +1,9 @@
 """The floor: sockets that speak the same bytes, and no client around them.
 
-Commands, files and calls are what our SDK sends over Connect, on one connection that is kept open; answers are
-looked at no more than it takes to know that they are right. Of small events, which all have to reach a function
-as text, it does what cannot be left out: cut the chunks and frames, decode the messages, call the function.
-There is no floor of its own for gRPC.
+Commands, files and calls are what our SDK sends over Connect, on one connection that is kept open; answers
+are looked at no more than it takes to know that they are right. Of small events, which all have to reach a
+function as text, it does what cannot be left out: cut the chunks and frames, decode the messages, call the
+function. There is no floor of its own for gRPC.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sandbox_sync_rpc import filesystem_pb2, process_pb2
 from sandbox_local import LocalServer
 from sides import watching
 from sides.place import Place, Sizes
+from sides.sdk import fill
 from sides.usage import Sample
 
 _MIB = 1 << 20
@@ -102,15 +103,13 @@ class Floor(RawSandbox):
 
     def ready_file_up(self) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir="/dev/shm")
-            for _ in range(self.sizes.file_mib):
-                self._file.write(os.urandom(_MIB))
-            self._file.flush()
+            self._file = tempfile.TemporaryFile(dir="/dev/shm")  # noqa: SIM115 - for as long as the process
+        fill(self._file, self.sizes.file_bytes)
 
     def file_up(self) -> None:
         """Send a part from the file to the socket within the kernel."""
         assert self._file is not None
-        length = self.sizes.file_mib * _MIB
+        length = self.sizes.file_bytes
         first, last = _part("file"), b"\r\n" + _END_OF_PARTS
         target = "/files?path=file&username=user"
         self._line.sendall(self._kept("POST", target, _MULTIPART, len(first) + length + len(last)) + first)
@@ -121,7 +120,7 @@ class Floor(RawSandbox):
 
     def file_down(self) -> None:
         buffer = memoryview(bytearray(_BLOCK))
-        assert self.download("/home/user/file", buffer) == self.sizes.file_mib * _MIB
+        assert self.download("/home/user/file", buffer) == self.sizes.file_bytes
 
     def write_many(self) -> None:
         answer = self._call("POST", "/files?username=user", _MULTIPART, self._small + _END_OF_PARTS)

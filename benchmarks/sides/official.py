@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from e2b import Sandbox
+from e2b import Sandbox, SandboxQuery
 
 from sides import watching
 from sides.place import Place, Sizes
-from sides.sdk import Sdk
+from sides.sdk import LISTED, Sdk
 from sides.usage import Sample
 
 
@@ -41,7 +41,7 @@ class Official(Sdk):
             handle.stop()
         return {"seconds": delays.seconds}
 
-    def _sandboxes(self) -> Iterator[Any]:
-        pages = Sandbox.list(limit=100, **self.options)
+    def _listed(self) -> Iterator[Any]:
+        pages = Sandbox.list(query=SandboxQuery(metadata=LISTED), limit=100, **self.options)
         while pages.has_next:
             yield from pages.next_items()

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from sandbox_sync import FilesystemEvent, Sandbox
+from sandbox_sync import FilesystemEvent, Sandbox, SandboxQuery
 from sides import watching
 from sides.place import Place, Sizes
-from sides.sdk import Sdk
+from sides.sdk import LISTED, Sdk
 from sides.usage import Sample
 
 
@@ -38,5 +38,5 @@ class Ours(Sdk):
             assert over.wait(60)
         return {"seconds": delays.seconds}
 
-    def _sandboxes(self) -> Iterator[Any]:
-        return iter(Sandbox.list(limit=100, **self.options))
+    def _listed(self) -> Iterator[Any]:
+        return iter(Sandbox.list(query=SandboxQuery(metadata=LISTED), limit=100, **self.options))

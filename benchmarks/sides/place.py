@@ -33,19 +33,28 @@ class Sizes:
         events: Small events of one stream.
         output_mib: Length of a long output.
         file_mib: Length of a large file.
+        file_kib: The same of a small one, in place of the large one.
         files: Small files of one call.
         crowd: Background commands at once.
         calls: Repetitions of a small call within a round.
+        sandboxes: Sandboxes that are listed.
         changes: Changes of a watched directory within a round.
     """
 
     events: int = 100_000
     output_mib: int = 200
     file_mib: int = 256
+    file_kib: int = 0
     files: int = 1000
     crowd: int = 500
     calls: int = 10
+    sandboxes: int = 0
     changes: int = 10
+
+    @property
+    def file_bytes(self) -> int:
+        """Length of the file that is moved."""
+        return self.file_kib << 10 or self.file_mib << 20
 
     def as_json(self) -> dict[str, int]:
         return asdict(self)

@@ -12,12 +12,25 @@ from sides.usage import Sample, resident, threads
 
 MIB = 1 << 20
 
+LISTED = {"is": "listed"}
+"""Metadata of the sandboxes that are there to be listed."""
+
 # Whoever has not opened the pipe yet would wait for ever if its last user closed it, so that waits for all.
 _RELEASE = """exec 3<>gate
 until [ "$(pgrep -xc head)" = {count} ]; do sleep 0.02; done
 printf '%0{count}d' 0 >&3
 while pgrep -x head >/dev/null; do sleep 0.02; done
 """
+
+
+def fill(file: IO[bytes], length: int) -> None:
+    """Give a file this length, of random bytes, and stand at its beginning."""
+    have = file.seek(0, os.SEEK_END)
+    while have < length:
+        have += file.write(os.urandom(min(MIB, length - have)))
+    file.truncate(length)
+    file.flush()
+    file.seek(0)
 
 
 class Sdk:
@@ -93,15 +106,13 @@ class Sdk:
 
     def ready_file_up(self) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir="/dev/shm")
-            for _ in range(self.sizes.file_mib):
-                self._file.write(os.urandom(MIB))
+            self._file = tempfile.TemporaryFile(dir="/dev/shm")  # noqa: SIM115 - for as long as the process
             with tempfile.TemporaryFile() as small:
                 small.write(b"1")
                 small.seek(0)
                 self.sandbox.files.write("file", small)
             self.sandbox.files.read("file", format="stream")
-        self._file.seek(0)
+        fill(self._file, self.sizes.file_bytes)
 
     def file_up(self) -> None:
         self.sandbox.files.write("file", self._file)
@@ -110,7 +121,7 @@ class Sdk:
         size = 0
         for piece in self.sandbox.files.read("file", format="stream"):
             size += len(piece)
-        assert size == self.sizes.file_mib * MIB, size
+        assert size == self.sizes.file_bytes, size
 
     def write_many(self) -> None:
         assert len(self.sandbox.files.write_files(self._small)) == self.sizes.files
@@ -142,9 +153,9 @@ class Sdk:
         """Tell how long after changes of a directory the news of them came."""
         raise NotImplementedError
 
-    def list_sandboxes(self) -> int:
-        """How many sandboxes there are, by listing all of them."""
-        return sum(1 for _ in self._sandboxes())
+    def list_sandboxes(self) -> None:
+        """List, page by page, the sandboxes that are there for that."""
+        assert sum(1 for _ in self._listed()) == self.sizes.sandboxes
 
-    def _sandboxes(self) -> Iterator[Any]:
+    def _listed(self) -> Iterator[Any]:
         raise NotImplementedError

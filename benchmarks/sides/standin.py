@@ -4,7 +4,7 @@ A command that prints small lines will not do to compare clients by events: a se
 pipe, so each client would get another number of them. This one has all bytes of the answer ready, in Connect
 with JSON (which the official client asks for), Connect with protobuf, and gRPC over HTTP/2. Each event is a
 chunk or a DATA frame of its own, as from servers that flush each event, but those that are ready go out
-together: how fast they are then taken is up to the client. Whatever stream is asked for, these are its events.
+together: how fast they are then taken is up to the client. It sends these whatever stream is asked for.
 
 Usage: python -m sides.standin COUNT; it prints its port, and ends with its standard input.
 """

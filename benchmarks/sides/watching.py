@@ -41,7 +41,7 @@ class Delays:
 
     def all_told(self, names: Iterable[str]) -> bool:
         """The same for several."""
-        return any([self.told(name) for name in names])
+        return len([name for name in names if self.told(name)]) > 0
 
     @property
     def seconds(self) -> list[float]:
