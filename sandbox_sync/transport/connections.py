@@ -16,6 +16,9 @@ from urllib3.util.ssltransport import SSLTransport
 from sandbox_sync.transport.chunks import Chunks
 from sandbox_sync.transport.sockets import DeadlineSocket, dial
 
+# Bytes of a body that it pays to copy, so that it goes out together with the head.
+_SHORT = 64 * 1024
+
 NETWORK_ERRORS = (urllib3_errors.HTTPError, http.client.HTTPException, OSError)
 """What urllib3 raises; `pools.failure_of` tells what it means."""
 
@@ -96,12 +99,31 @@ class Connection(HTTPConnection):
     link: DeadlineSocket | None = None
     idle_since = 0.0
     has_connected_to_proxy = False
+    _head: bytes | None = None  # what waits for the body; empty while it is to come, None if it does not wait
     _server: tuple[str, int | None, Mapping[str, str]] | None = None
 
     def response_class(self, *arguments: Any, **options: Any) -> Answer:  # type: ignore[override]
         """What http.client makes of an answer."""
         self.answer = Answer(*arguments, **options)
         return self.answer
+
+    def request(self, method: str, url: str, body: Any = None, *arguments: Any, **options: Any) -> None:
+        """Send a request; one with a short body in one piece, for which the server wakes up once."""
+        self._head = b"" if isinstance(body, bytes) and 0 < len(body) <= _SHORT else None
+        try:
+            super().request(method, url, body, *arguments, **options)
+        finally:
+            self._head = None
+
+    def send(self, data: Any) -> None:
+        head = self._head
+        if head == b"" and isinstance(data, bytes):  # the head itself, which the body follows at once
+            self._head = data
+            return
+        if head:
+            self._head = None
+            data = head + data
+        super().send(data)
 
     def set_tunnel(
         self,
