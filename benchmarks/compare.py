@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from comparison import programs
 from comparison.results import HEADER, Result, lines, summary
 from comparison.rows import Row, rows
-from comparison.workers import Worker, servers, workers
+from comparison.workers import SideFailed, Worker, servers, workers
 from sides.place import TINY, Place, Sizes
 
 RUNS = Path(__file__).resolve().parent.parent / "build" / "bench"
@@ -43,16 +43,21 @@ class Turns(NamedTuple):
 
 
 def measure(row: Row, turns: Turns, place: Place, crew: dict[str, Worker]) -> dict[str, Result]:
-    """Let the sides of a row take turns."""
+    """Let the sides of a row take turns; one that fails takes no more."""
     results = {side: Result(row) for side in row.sides}
     sides = list(row.sides)
     rounds = turns.rounds if row.often else max(1, turns.rounds // 6)
     for turn in range(-turns.warm_up, rounds):
-        for side in sides:
-            if row.action:
-                sample = crew[side].do(row.action, turns.sizes.calls if row.often else 1)
-            else:
-                sample = programs.run_once(row.key, side, place)
+        for side in [side for side in sides if not results[side].failure]:
+            try:
+                if row.action:
+                    sample = crew[side].do(row.action, turns.sizes.calls if row.often else 1)
+                else:
+                    sample = programs.run_once(row.key, side, place)
+            except SideFailed as failure:
+                results[side].failure = str(failure)
+                print(f"{row.key}: {failure}", file=sys.stderr)
+                continue
             if not results[side].first:
                 results[side].first = sample["before"]
             if turn >= 0:
@@ -63,10 +68,15 @@ def measure(row: Row, turns: Turns, place: Place, crew: dict[str, Worker]) -> di
 
 def run(chosen: list[Row], turns: Turns) -> Iterator[dict[str, Any]]:
     """The rows, one after the other, as JSON."""
-    names = list(dict.fromkeys(side for row in chosen if row.action for side in row.sides))
+    shared = [row for row in chosen if row.action and (turns.sizes == TINY or not row.is_of_memory)]
+    names = list(dict.fromkeys(side for row in shared for side in row.sides))
     with servers(turns.sizes) as place, workers(names, place, turns.sizes) as crew:
         for row in chosen:
-            yield summary(row, measure(row, turns, place, crew))
+            if row in shared or not row.action:
+                yield summary(row, measure(row, turns, place, crew))
+                continue
+            with workers(list(row.sides), place, turns.sizes) as fresh:
+                yield summary(row, measure(row, turns, place, fresh))
 
 
 def machine() -> dict[str, Any]:

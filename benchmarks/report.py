@@ -28,7 +28,7 @@ def bounds(runs: list[dict[str, Any]]) -> Iterator[str]:
         for number, bound in enumerate(rows[0]["bounds"]):
             told = [row["bounds"][number] for row in rows]
             values = [
-                _range([each["values"][side] for each in told]) if side in bound["values"] else ""
+                _range([each["values"][side] for each in told if side in each["values"]])
                 for side in ("connect", "grpc")
             ]
             held = sum(each["holds"] for each in told)
@@ -43,7 +43,10 @@ def figures(runs: list[dict[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for rows in _same_rows(runs):
         for number, side in enumerate(rows[0]["sides"]):
-            told = [row["sides"][side] for row in rows]
+            told = [row["sides"][side] for row in rows if "failure" not in row["sides"][side]]
+            if not told:
+                yield f"| {rows[0]['title'] if number == 0 else ''} | {side} | **failed** | | | | |"
+                continue
 
             def middle(key: str, told: list[dict[str, Any]] = told) -> float:
                 return float(statistics.median(each[key] for each in told))
@@ -107,6 +110,8 @@ def _same_rows(runs: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _range(values: list[float]) -> str:
+    if not values:
+        return ""
     middle = f"{statistics.median(values):.3g}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
 

@@ -10,6 +10,8 @@ import time
 from sides.place import Place
 from sides.usage import Sample
 
+from comparison.workers import SideFailed
+
 _MODULES = {"connect": "sandbox_sync", "grpc": "sandbox_sync", "official": "e2b"}
 
 _COLD = """
@@ -47,7 +49,7 @@ def _process(program: str, side: str, place: Place) -> Sample:
     took = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{side}: the program exited with {process.returncode}:\n{program}")
+        raise SideFailed(f"{side}: the program exited with {process.returncode}:\n{program}")
     return {
         "seconds": [took],
         "cpu": used.ru_utime + used.ru_stime,

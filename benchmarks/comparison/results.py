@@ -21,11 +21,13 @@ class Result:
     Attributes:
         row: The row.
         samples: One for each round that counts.
+        failure: Why there are no more of them, if the side failed.
         first: Resident memory before the side did this for the first time, in bytes.
     """
 
     row: Row
     samples: list[Sample] = field(default_factory=list)
+    failure: str = ""
     first: int = 0
 
     @property
@@ -52,6 +54,8 @@ class Result:
         return max(sample["peak"] for sample in self.samples) / MIB
 
     def as_json(self) -> dict[str, Any]:
+        if self.failure:
+            return {"failure": self.failure}
         told = {
             "median_s": self.measure("wall"),
             "p99_s": self.measure("p99"),
@@ -90,14 +94,15 @@ def summary(row: Row, results: dict[str, Result]) -> dict[str, Any]:
 def _verdict(bound: Bound, results: dict[str, Result]) -> dict[str, Any]:
     values = {}
     for side in ("connect", "grpc"):
-        if side in results:
+        other = results.get(bound.against)
+        if side in results and not results[side].failure and not (other and other.failure):
             value = results[side].measure(bound.measure)
             if bound.against:
                 # Of very little memory the kernel may say that it is none.
                 value /= results[bound.against].measure(bound.measure) or 1e-9
             values[side] = _short(value)
-    value = values[HELD_TO]
-    holds = value >= bound.limit if bound.at_least else value <= bound.limit
+    value = values.get(HELD_TO)
+    holds = value is not None and (value >= bound.limit if bound.at_least else value <= bound.limit)
     return {**asdict(bound), "bound": str(bound), "values": values, "holds": holds}
 
 
@@ -111,6 +116,9 @@ def lines(row: dict[str, Any]) -> list[str]:
     sides = row["sides"]
     told = []
     for name, side in sides.items():
+        if "failure" in side:
+            told.append(f"| {row['title'] if not told else ''} | {name} | **failed** | | | | | | |")
+            continue
         cells = [
             row["title"] if not told else "",
             name,
@@ -130,7 +138,7 @@ def lines(row: dict[str, Any]) -> list[str]:
 
 
 def _by(side: dict[str, Any], other: dict[str, Any] | None, is_rate: bool) -> str:
-    if other is None:
+    if other is None or "failure" in other:
         return ""
     ratio = other["median_s"] / side["median_s"] if is_rate else side["median_s"] / other["median_s"]
     return f"{ratio:.2f}"

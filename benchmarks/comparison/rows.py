@@ -65,6 +65,11 @@ class Row:
     unit: str = ""
     often: bool = False
 
+    @property
+    def is_of_memory(self) -> bool:
+        """Whether what other rows have left in the memory of a process would falsify it."""
+        return any(bound.measure in ("extra", "held") for bound in self.bounds)
+
 
 def official(measure: Measure, limit: float) -> Bound:
     return Bound(measure, limit, "official")
