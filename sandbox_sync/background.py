@@ -47,7 +47,7 @@ class Progress:
         # The lock itself is for what happens often: a condition's own `with` costs several times as much.
         self._mutex = threading.RLock()
         self._changed = threading.Condition(self._mutex)
-        self._waiting = 0  # threads that want to be told of changes
+        self._waiters = 0  # threads that want to be told of changes
 
     @property
     def settled(self) -> bool:
@@ -119,11 +119,11 @@ class Progress:
                         "This would wait for ever: it was called in a callback, and waits for what comes "
                         "after that callback. Return from it first, or call this in another thread"
                     )
-                self._waiting += 1
+                self._waiters += 1
                 try:
                     self._changed.wait(deadline.remaining())
                 finally:
-                    self._waiting -= 1
+                    self._waiters -= 1
             return True
 
     def _lock(self) -> threading.Condition:

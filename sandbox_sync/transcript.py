@@ -158,7 +158,7 @@ class Transcript(Progress):
         with self._mutex:
             self._chunks.append((channel, data))
             self._size += len(data) + _CHUNK_OVERHEAD
-            if self._waiting:
+            if self._waiters:
                 self._changed.notify_all()
             if self._limit is not None and self._size > self._limit:
                 self._drop_oldest(down_to=self._limit * 3 // 4)  # many at once: shifting a long list costs

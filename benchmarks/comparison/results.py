@@ -92,7 +92,7 @@ def summary(row: Row, results: dict[str, Result]) -> dict[str, Any]:
 
 
 def _verdict(bound: Bound, results: dict[str, Result]) -> dict[str, Any]:
-    values = {}
+    values: dict[str, Any] = {}
     for side in ("connect", "grpc"):
         other = results.get(bound.against)
         if side in results and not results[side].failure and not (other and other.failure):
@@ -101,8 +101,8 @@ def _verdict(bound: Bound, results: dict[str, Result]) -> dict[str, Any]:
                 # Of very little memory the kernel may say that it is none.
                 value /= results[bound.against].measure(bound.measure) or 1e-9
             values[side] = _short(value)
-    value = values.get(HELD_TO)
-    holds = value is not None and (value >= bound.limit if bound.at_least else value <= bound.limit)
+    ours = values.get(HELD_TO)
+    holds = ours is not None and (ours >= bound.limit if bound.at_least else ours <= bound.limit)
     return {**asdict(bound), "bound": str(bound), "values": values, "holds": holds}
 
 
@@ -114,7 +114,7 @@ HEADER = """\
 def lines(row: dict[str, Any]) -> list[str]:
     """The lines of a table for a row of JSON: one for each side, then one for each bound."""
     sides = row["sides"]
-    told = []
+    told: list[str] = []
     for name, side in sides.items():
         if "failure" in side:
             told.append(f"| {row['title'] if not told else ''} | {name} | **failed** | | | | | | |")

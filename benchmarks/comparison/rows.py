@@ -107,7 +107,7 @@ def rows(sizes: Sizes) -> list[Row]:
         Row(
             "output",
             f"{sizes.output_mib} MiB of output to a callback",
-            "output",
+            "long_output",
             (official("rate", 3), floor("rate", 0.6), Bound("extra", 16)),
             amount=sizes.output_mib,
             unit="MiB",

@@ -91,7 +91,7 @@ class Floor(RawSandbox):
                     take(event.data.stdout.decode())
         assert count == self.sizes.events, count
 
-    def output(self) -> None:
+    def long_output(self) -> None:
         size = 0
         buffer = bytearray(_MIB)
         body = _framed(self._start(f"head -c {self.sizes.output_mib}M /dev/zero"))

@@ -86,10 +86,10 @@ class Sdk:
         self.fed.commands.run("events", on_stdout=take)
         assert count == self.sizes.events, count
 
-    def ready_output(self) -> None:
+    def ready_long_output(self) -> None:
         self.sandbox.commands.run("echo", on_stdout=lambda text: None, **self._unretained())
 
-    def output(self) -> None:
+    def long_output(self) -> None:
         size = 0
 
         def take(text: str) -> None:
