@@ -8,6 +8,8 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from requests.utils import select_proxy
+
 from sandbox_sync.errors import InvalidArgumentException
 
 
@@ -38,13 +40,8 @@ def proxy_for(url: str, proxy: str | None) -> str | None:
     target = urlsplit(url)
     if is_loopback(target.hostname or ""):
         return None
-    chosen = proxy or (None if _is_exempt(target) else _of_environment(target))
+    chosen = proxy or (None if _is_exempt(target) else select_proxy(url, getproxies()))
     return _checked(chosen) if chosen else None
-
-
-def _of_environment(target: SplitResult) -> str | None:
-    proxies = getproxies()
-    return proxies.get(target.scheme) or proxies.get("all")
 
 
 def authorization(proxy: str) -> dict[str, str]:

@@ -1,44 +1,29 @@
-"""Plain HTTP calls of the generated operations, on our own connections."""
+"""Plain HTTP calls of the generated operations: requests sessions on our own connections."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, cast
-from urllib.parse import urlencode
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPResponse
 
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport.failures import HTTPFailure
 from sandbox_sync.transport.files import Payload
-from sandbox_sync.transport.pools import Body, Origin, read_all
-from sandbox_sync.transport.sockets import time_limit
+from sandbox_sync.transport.pools import Origin, read_all
+from sandbox_sync.transport.sockets import TimeLimit, time_limit
 
 if TYPE_CHECKING:
-    import requests
     from sandbox_sync_rest.client import Request
 
-_JSON = {"content-type": "application/json"}
-_VALUE = re.compile(r"(?:\S[^\r\n]*)?")
 
-
-class Answer(NamedTuple):
-    """An answer that has been read: as much of a `requests.Response` as the generated operations look at.
-
-    requests itself is left out of it: measured, loading it is a good part of what a program takes to start,
-    and its sessions of what a call takes here.
-
-    Attributes:
-        status_code: Its status.
-        headers: Its headers, whose names may be asked for in any case.
-        content: Its body.
-    """
-
-    status_code: int
-    headers: Mapping[str, str]
-    content: bytes
+# Headers that tell of the body as it was sent, which is not how we hand it on.
+_OF_THE_WIRE = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 class HTTPSession:
@@ -54,10 +39,17 @@ class HTTPSession:
     def __init__(
         self, base_url: str, config: ConnectionConfig, headers: Mapping[str, str], secret: str | None
     ) -> None:
+        self._base_url = base_url
         self._config = config
         self._secret = secret
-        self._origin = Origin(base_url, config)
-        self._headers = _merged({"accept": "application/json", "accept-encoding": "identity"}, headers)
+        self._session = requests.Session()
+        # Nothing of the environment: neither .netrc nor its proxies; those are for `Origin` to judge.
+        self._session.trust_env = False
+        self._session.headers.clear()
+        self._session.headers.update({"accept": "application/json", "accept-encoding": "identity", **headers})
+        adapter = _WholeAnswers(Origin(base_url, config))
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
 
     def attempt(
         self,
@@ -81,32 +73,61 @@ class HTTPSession:
                 they are.
             InvalidArgumentException: The request cannot be written as HTTP.
         """
-        content: Body = body
-        kind: Mapping[str, str] = {} if body is None else body.headers
         try:
-            if body is None and request.json is not None:
-                content, kind = json.dumps(request.json, allow_nan=False).encode(), _JSON
-            target = f"{request.path}?{urlencode(request.params)}" if request.params else request.path
-            headers = _merged(self._headers, kind, request.headers, extra)
-        except ValueError:
-            raise _not_http(request) from None
-        if not all(_VALUE.fullmatch(value) for value in headers.values()):
-            raise _not_http(request)  # without its value, which may be a secret
-        limit = time_limit(deadline, silence)
-        raw = self._origin.request(request.method, target, headers=headers, body=content, limit=limit)
-        answer = Answer(raw.status, raw.headers, read_all(raw, limit))
-        if 200 <= answer.status_code < 300:
-            return cast("requests.Response", answer)
-        said = self._config.without_secrets(answer.content.decode("utf-8", "replace"), self._secret)
-        raise HTTPFailure.from_answer(answer.status_code, answer.headers, said.encode())
+            ready = self._session.prepare_request(
+                requests.Request(
+                    request.method,
+                    self._base_url + request.path,
+                    headers={**request.headers, **extra},
+                    params=request.params,
+                    json=request.json,
+                )
+            )
+        except (requests.RequestException, ValueError):
+            # The error's own words quote the header, which may be a secret.
+            raise InvalidArgumentException(
+                f"{request.operation}: a header or parameter holds characters that HTTP does not allow"
+            ) from None
+        if body is not None:
+            ready.body = body  # type: ignore[assignment]  # requests would send all but files in chunks
+            ready.headers.pop("content-length", None)
+            ready.headers.update(body.headers)
+        response = self._session.send(
+            ready, timeout=time_limit(deadline, silence), allow_redirects=False, proxies={}, stream=False
+        )
+        if 200 <= response.status_code < 300:
+            return response
+        said = self._config.without_secrets(response.content.decode("utf-8", "replace"), self._secret)
+        raise HTTPFailure.from_answer(response.status_code, response.headers, said.encode())
 
 
-def _merged(*parts: Mapping[str, str]) -> dict[str, str]:
-    """Headers under names in lower case; of those that are there several times the last."""
-    return {name.lower(): value for part in parts for name, value in part.items()}
+class _WholeAnswers(HTTPAdapter):
+    """Lets a session use our connections.
 
+    Its answers have been read, so that nothing fails once they are out; and they bring no cookies in.
+    """
 
-def _not_http(request: Request) -> InvalidArgumentException:
-    return InvalidArgumentException(
-        f"{request.operation}: a header or parameter holds characters that HTTP does not allow"
-    )
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """It has no pools of its own."""
+
+    def close(self) -> None:
+        """The connections stay open for other sessions."""
+
+    def send(  # type: ignore[override]
+        self, request: requests.PreparedRequest, timeout: TimeLimit | None = None, **ignored: Any
+    ) -> requests.Response:
+        raw = self._origin.request(
+            request.method or "GET",
+            request.path_url.removeprefix(self._origin.prefix),
+            headers=dict(request.headers),
+            body=request.body.encode() if isinstance(request.body, str) else request.body,
+            limit=timeout,
+        )
+        content = read_all(raw, timeout)
+        headers = {name: value for name, value in raw.headers.items() if name.lower() not in _OF_THE_WIRE}
+        whole = HTTPResponse(BytesIO(content), headers, raw.status, preload_content=False, reason=raw.reason)
+        return self.build_response(request, whole)

@@ -6,7 +6,7 @@ import os
 import ssl
 from pathlib import Path
 
-import certifi
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
 from sandbox_sync.errors import InvalidArgumentException
@@ -22,7 +22,7 @@ def ca_file(ca_bundle: str | None) -> str:
         ca_bundle: The configured one, which comes before REQUESTS_CA_BUNDLE, SSL_CERT_FILE and the default.
     """
     environment = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
-    return ca_bundle or environment or certifi.where()
+    return ca_bundle or environment or DEFAULT_CA_BUNDLE_PATH
 
 
 def client_files(client_cert: ClientCert) -> tuple[str, str] | None:

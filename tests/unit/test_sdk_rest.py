@@ -251,4 +251,4 @@ def test_answers_are_read_however_they_are_sent() -> None:
     left = iter(answers)
     with answering(lambda peer, request: peer.send(b"HTTP/1.1 200 OK\r\n" + next(left))) as server:
         for _ in answers:
-            assert get_v2_sandboxes.parse(plane_at(server).within(5).send(get_v2_sandboxes.build())) == []
+            assert plane_at(server).within(5).send(get_v2_sandboxes.build()).json() == []
