@@ -1,6 +1,9 @@
-"""Our client on each transport and the official client, on the same embedded server, in one run.
+"""Our SDK on each transport, the official one and a floor of raw sockets, on one embedded server in one run.
 
-Rounds are interleaved, so that a machine whose speed drifts is the same one for everyone. Quote the ratios.
+Each side is a process of its own, so that its memory, processor time and threads are its own; and rounds are
+interleaved, so that a machine whose speed drifts is the same one for everyone. Quote the ratios. Only the row
+of small events has another server: see sides/standin.py. A bound that the default transport does not keep to
+makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -8,140 +11,121 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import subprocess
+import platform
 import sys
-import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sandbox_local import LocalServer
+from comparison import programs
+from comparison.results import HEADER, Result, lines, summary
+from comparison.rows import Row, rows
+from comparison.workers import SideFailed, Worker, servers, workers
+from sides.place import TINY, Place, Sizes
 
-MIB = os.urandom(1 << 20)
-
-
-def import_seconds(module: str, then: str = "") -> float:
-    """Wall time of a Python that imports `module`, less that of one that imports nothing."""
-
-    def run(code: str) -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        return time.perf_counter() - start
-
-    return run(f"import {module}\n{then}") - run("pass")
+RUNS = Path(__file__).resolve().parent.parent / "build" / "bench"
 
 
-class Client:
-    """One client: a Sandbox class, and the options that point it at the server."""
+class Turns(NamedTuple):
+    """How often everything is done, and how much of it.
 
-    def __init__(self, sandbox: Any, options: dict[str, Any]) -> None:
-        self.sandbox, self.options = sandbox, options
-        self.warm = sandbox.create(timeout=3600, **options)
+    Attributes:
+        rounds: Rounds of short rows; long ones have a sixth of it.
+        warm_up: Rounds before, in which everyone gets warm, and which do not count.
+        sizes: How much is done in a round.
+    """
 
-    def create(self) -> float:
-        start = time.perf_counter()
-        sandbox = self.sandbox.create(timeout=60, **self.options)
-        took = time.perf_counter() - start
-        sandbox.kill()
-        return took
-
-    def run_true(self) -> float:
-        start = time.perf_counter()
-        self.warm.commands.run("true")
-        return time.perf_counter() - start
-
-    def write_mib(self) -> float:
-        start = time.perf_counter()
-        self.warm.files.write("benchmark.bin", MIB)
-        return time.perf_counter() - start
-
-    def read_mib(self) -> float:
-        start = time.perf_counter()
-        data = self.warm.files.read("benchmark.bin", format="bytes")
-        took = time.perf_counter() - start
-        assert bytes(data) == MIB
-        return took
+    rounds: int
+    warm_up: int
+    sizes: Sizes
 
 
-MEASURED = {
-    "create": Client.create,
-    'run("true")': Client.run_true,
-    "write 1 MiB": Client.write_mib,
-    "read 1 MiB": Client.read_mib,
-}
-
-
-def measure(server: LocalServer, rounds: int) -> dict[str, dict[str, list[float]]]:
-    import e2b
-
-    import sandbox_sync
-
-    base = {
-        "api_key": server.api_key,
-        "api_url": server.env["E2B_API_URL"],
-        "sandbox_url": server.env["E2B_SANDBOX_URL"],
-    }
-    clients = {
-        "connect": Client(sandbox_sync.Sandbox, {**base, "transport": "connect"}),
-        "grpc": Client(sandbox_sync.Sandbox, {**base, "transport": "grpc"}),
-        "official": Client(e2b.Sandbox, base),
-    }
-    samples: dict[str, dict[str, list[float]]] = {
-        name: {client: [] for client in clients} for name in MEASURED
-    }
-    for _ in range(rounds):
-        for name, once in MEASURED.items():
-            for label, client in clients.items():
-                samples[name][label].append(once(client))
-    for client in clients.values():
-        client.warm.kill()
-    return samples
-
-
-def measure_imports(rounds: int) -> dict[str, dict[str, list[float]]]:
-    alone: dict[str, list[float]] = {"connect": [], "official": []}
-    used: dict[str, list[float]] = {"connect": [], "official": []}
-    for _ in range(rounds):
-        for label, module in (("connect", "sandbox_sync"), ("official", "e2b")):
-            alone[label].append(import_seconds(module))
-            used[label].append(import_seconds(module, f"{module}.Sandbox"))
-    return {"import": alone, "import, Sandbox looked up": used}
-
-
-def table(samples: dict[str, dict[str, list[float]]]) -> str:
-    lines = [
-        "| median (p99), ms | connect | grpc | official | connect / official | grpc / official |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, clients in samples.items():
-        cells, ratios = [], []
-        for label in ("connect", "grpc", "official"):
-            times = sorted(clients.get(label, []))
-            if not times:
-                cells.append("")
-                ratios.append("")
+def measure(row: Row, turns: Turns, place: Place, crew: dict[str, Worker]) -> dict[str, Result]:
+    """Let the sides of a row take turns; one that fails takes no more."""
+    results = {side: Result(row) for side in row.sides}
+    sides = list(row.sides)
+    rounds = turns.rounds if row.often else max(1, turns.rounds // 6)
+    for turn in range(-turns.warm_up, rounds):
+        for side in [side for side in sides if not results[side].failure]:
+            try:
+                if row.action:
+                    sample = crew[side].do(row.action, turns.sizes.calls if row.often else 1)
+                else:
+                    sample = programs.run_once(row.key, side, place)
+            except SideFailed as failure:
+                results[side].failure = str(failure)
+                print(f"{row.key}: {failure}", file=sys.stderr)
                 continue
-            median, p99 = statistics.median(times), times[min(len(times) - 1, len(times) * 99 // 100)]
-            cells.append(f"{median * 1000:.2f} ({p99 * 1000:.2f})")
-            ratios.append(f"{median / statistics.median(clients['official']):.2f}")
-        lines.append(f"| {name} | {' | '.join(cells)} | {ratios[0]} | {ratios[1]} |")
-    return "\n".join(lines)
+            if not results[side].first:
+                results[side].first = sample["before"]
+            if turn >= 0:
+                results[side].samples.append(sample)
+        sides.append(sides.pop(0))  # nobody is always the one after the same other
+    return results
+
+
+def run(chosen: list[Row], turns: Turns) -> Iterator[dict[str, Any]]:
+    """The rows, one after the other, as JSON."""
+    shared = [row for row in chosen if row.action and (turns.sizes == TINY or not row.is_of_memory)]
+    names = list(dict.fromkeys(side for row in shared for side in row.sides))
+    with servers(turns.sizes) as place, workers(names, place, turns.sizes) as crew:
+        for row in chosen:
+            if row in shared or not row.action:
+                yield summary(row, measure(row, turns, place, crew))
+                continue
+            with workers(list(row.sides), place, turns.sizes) as fresh:
+                yield summary(row, measure(row, turns, place, fresh))
+
+
+def machine() -> dict[str, Any]:
+    """Where and when a run was, and of what."""
+    packages = ("e2b", "grpcio", "protobuf", "pydantic", "requests", "sandbox-sync", "urllib3")
+    return {
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "load": round(os.getloadavg()[0], 2),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=100, help="interleaved rounds (default 100)")
-    parser.add_argument("--json", type=Path, help="also write every sample, in seconds, to this file")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(row.key for row in rows(Sizes())))
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=30,
+        help="rounds of short rows, six times those of long ones (default 30)",
+    )
+    parser.add_argument("--tiny", action="store_true", help="do very little: for looking whether it works")
+    parser.add_argument(
+        "--json", type=Path, help="where to write the results (default: build/bench/DATE.json)"
+    )
     arguments = parser.parse_args()
+    sizes = TINY if arguments.tiny else Sizes()
+    every = rows(sizes)
+    unknown = sorted(set(arguments.rows) - {row.key for row in every})
+    if unknown:
+        parser.error(f"no such row: {', '.join(unknown)}")
+    chosen = [row for row in every if not arguments.rows or row.key in arguments.rows]
 
-    samples = measure_imports(max(5, arguments.rounds // 10))
-    with LocalServer() as server:
-        samples.update(measure(server, arguments.rounds))
-    print(table(samples))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(samples))
+    told: dict[str, Any] = {"machine": machine(), "sizes": sizes.as_json(), "rounds": arguments.rounds}
+    told["rows"] = []
+    print(HEADER, flush=True)
+    for row in run(chosen, Turns(arguments.rounds, 0 if arguments.tiny else 1, sizes)):
+        told["rows"].append(row)
+        print("\n".join(lines(row)), flush=True)
+    file = arguments.json or RUNS / f"compare-{datetime.now():%Y%m%d-%H%M%S}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(told) + "\n")
+    print(f"\nWritten to {file}")
+    sys.exit(not all(bound["holds"] for row in told["rows"] for bound in row["bounds"]))
 
 
 if __name__ == "__main__":

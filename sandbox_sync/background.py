@@ -44,7 +44,10 @@ class Progress:
         self._interruption: BaseException | None = None
         self._writer: int | None = None
         self._owner = os.getpid()
-        self._changed = threading.Condition()
+        # The lock itself is for what happens often: a condition's own `with` costs several times as much.
+        self._mutex = threading.RLock()
+        self._changed = threading.Condition(self._mutex)
+        self._waiters = 0  # threads that want to be told of changes
 
     @property
     def settled(self) -> bool:
@@ -116,7 +119,11 @@ class Progress:
                         "This would wait for ever: it was called in a callback, and waits for what comes "
                         "after that callback. Return from it first, or call this in another thread"
                     )
-                self._changed.wait(deadline.remaining())
+                self._waiters += 1
+                try:
+                    self._changed.wait(deadline.remaining())
+                finally:
+                    self._waiters -= 1
             return True
 
     def _lock(self) -> threading.Condition:

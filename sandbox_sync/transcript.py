@@ -23,6 +23,8 @@ Channel: TypeAlias = Literal["stdout", "stderr", "pty"]
 Piece: TypeAlias = "tuple[str | None, str | None, bytes | None]"
 """A piece of output as (stdout, stderr, pty); exactly one of them is set."""
 
+_CHANNELS_OF_TEXT: tuple[Channel, ...] = ("stdout", "stderr")
+
 _CHUNK_OVERHEAD = 128  # bytes that a chunk takes beside its data: many small ones must not escape the bound
 
 PATIENCE_SECONDS = 30.0
@@ -34,23 +36,37 @@ class Decoder:
 
     def __init__(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")
-        self._stdout = decoder("replace")
-        self._stderr = decoder("replace")
+        self._decoders = {channel: decoder("replace") for channel in _CHANNELS_OF_TEXT}
+        self._begun: set[Channel] = set()  # those that have ended within a character
 
-    def feed(self, channel: Channel, data: bytes, *, final: bool = False) -> Iterator[Piece]:
+    def feed(self, channel: Channel, data: bytes, *, final: bool = False) -> Piece | None:
         """The piece of output that these bytes complete, if any."""
         if channel == "pty":
-            yield None, None, data
-        elif channel == "stdout":
-            if text := self._stdout.decode(data, final):
-                yield text, None, None
-        elif text := self._stderr.decode(data, final):
-            yield None, text, None
+            return None, None, data
+        text = self._text(channel, data, final)
+        if not text:
+            return None
+        return (text, None, None) if channel == "stdout" else (None, text, None)
 
     def finish(self) -> Iterator[Piece]:
         """What is left of characters that never became whole."""
-        yield from self.feed("stdout", b"", final=True)
-        yield from self.feed("stderr", b"", final=True)
+        for channel in _CHANNELS_OF_TEXT:
+            if piece := self.feed(channel, b"", final=True):
+                yield piece
+
+    def _text(self, channel: Channel, data: bytes, final: bool) -> str:
+        if channel not in self._begun:
+            try:
+                return data.decode()  # whole characters, as nearly always: far quicker than what keeps a rest
+            except UnicodeDecodeError:
+                pass
+        decoder = self._decoders[channel]
+        text = decoder.decode(data, final)
+        if decoder.getstate()[0]:
+            self._begun.add(channel)
+        else:
+            self._begun.discard(channel)
+        return text
 
 
 class _Iteration:
@@ -110,9 +126,8 @@ class Transcript(Progress):
                 if kind == "data" and (channel := event.data.WhichOneof("output")):
                     data = getattr(event.data, channel)
                     self._append(channel, data)
-                    if deliver is not None:
-                        for piece in decoder.feed(channel, data):
-                            deliver(piece)
+                    if deliver is not None and (piece := decoder.feed(channel, data)):
+                        deliver(piece)
                 elif kind == "start":
                     with self._changed:
                         self.pid = event.start.pid
@@ -140,10 +155,11 @@ class Transcript(Progress):
         return error
 
     def _append(self, channel: Channel, data: bytes) -> None:
-        with self._changed:
+        with self._mutex:
             self._chunks.append((channel, data))
             self._size += len(data) + _CHUNK_OVERHEAD
-            self._changed.notify_all()
+            if self._waiters:
+                self._changed.notify_all()
             if self._limit is not None and self._size > self._limit:
                 self._drop_oldest(down_to=self._limit * 3 // 4)  # many at once: shifting a long list costs
 
@@ -205,7 +221,8 @@ class Transcript(Progress):
                         f"Command {self.pid} wrote on while nobody iterated: {missed} chunks were dropped"
                     )
                 for channel, data in chunks:
-                    yield from decoder.feed(channel, data)
+                    if piece := decoder.feed(channel, data):
+                        yield piece
                     with self._lock():
                         iteration.position += 1
                         self._changed.notify_all()

@@ -16,7 +16,7 @@ from urllib3.response import BaseHTTPResponse
 
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadlines import Deadline
-from sandbox_sync.transport.connections import NETWORK_ERRORS
+from sandbox_sync.transport.connections import NETWORK_ERRORS, Answer
 from sandbox_sync.transport.failures import Failure, RpcFailure
 from sandbox_sync.transport.pools import (
     BLOCK,
@@ -301,7 +301,7 @@ def _messages(
         frames = _frames(response)
         for flags, payload in frames:
             if not flags:
-                yield _parsed(parse, payload)
+                yield parse(payload)
             elif flags == _COMPRESSED:
                 yield _parsed(parse, _inflated(payload))
             else:
@@ -312,6 +312,8 @@ def _messages(
                 return
         words = "the answer ended before the server said that the call was over"
         raise RpcFailure(words, code="unavailable", reason="broken")
+    except DecodeError as error:
+        raise line.explain(_undecodable(error)) from None
     except (Failure, *NETWORK_ERRORS) as error:
         raise line.explain(error) from None
     finally:
@@ -321,15 +323,9 @@ def _messages(
 
 def _frames(response: BaseHTTPResponse) -> Iterator[tuple[int, bytes]]:
     """Cut the body of a streaming answer into its frames: flags and payload."""
-    # Large reads, of which one brings hundreds of small frames; but never waiting for more than has arrived.
-    chunks: Iterator[bytes] = (
-        response.stream(BLOCK, decode_content=False)
-        if getattr(response, "chunked", False)
-        else iter(lambda: response.read1(BLOCK, decode_content=False), b"")
-    )
     parts: list[bytes] = []
     missing = 0
-    for chunk in chunks:
+    for chunk in _blocks(response):
         if len(chunk) < missing:
             parts.append(chunk)
             missing -= len(chunk)
@@ -354,6 +350,16 @@ def _frames(response: BaseHTTPResponse) -> Iterator[tuple[int, bytes]]:
         missing -= end - start
         if start < end:
             parts.append(chunk[start:])
+
+
+def _blocks(response: BaseHTTPResponse) -> Iterator[bytes]:
+    """Large reads, of which one brings hundreds of small frames, and none waits for more than has come."""
+    answer: Answer | None = getattr(response.connection, "answer", None)
+    if answer is not None and answer.chunked:
+        yield from answer.blocks(BLOCK)
+        response.release_conn()
+    else:
+        yield from iter(lambda: response.read1(BLOCK, decode_content=False), b"")
 
 
 def _finish(frames: Iterator[tuple[int, bytes]]) -> None:
@@ -394,7 +400,11 @@ def _parsed(parse: Callable[[bytes], R], message: bytes) -> R:
     try:
         return parse(message)
     except DecodeError as error:
-        raise _not_connect(f"a message cannot be decoded: {error}") from None
+        raise _undecodable(error) from None
+
+
+def _undecodable(error: DecodeError) -> RpcFailure:
+    return _not_connect(f"a message cannot be decoded: {error}")
 
 
 def _not_connect(detail: str) -> RpcFailure:

@@ -6,14 +6,18 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from urllib3 import exceptions as urllib3_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssltransport import SSLTransport
 
+from sandbox_sync.transport.chunks import Chunks
 from sandbox_sync.transport.sockets import DeadlineSocket, dial
+
+# Bytes of a body that it pays to copy, so that it goes out together with the head.
+_SHORT = 64 * 1024
 
 NETWORK_ERRORS = (urllib3_errors.HTTPError, http.client.HTTPException, OSError)
 """What urllib3 raises; `pools.failure_of` tells what it means."""
@@ -22,7 +26,7 @@ MAX_IDLE_SECONDS = 55.0
 """Seconds after which an idle connection is not used again: less than what load balancers keep them for."""
 
 
-class _WholeLines(http.client.HTTPResponse):
+class Answer(http.client.HTTPResponse):
     """An answer whose lines have to be there to their ends, and whose head to its last: http.client takes a
     broken head for a short one, and urllib3 the size "0" of "0fff" for the last chunk's."""
 
@@ -42,17 +46,37 @@ class _WholeLines(http.client.HTTPResponse):
         if not head.last:
             raise http.client.RemoteDisconnected("the connection ended within the head of the answer")
 
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """The content of an answer that comes in chunks, joined as far as it has arrived.
+
+        Args:
+            size: Bytes to read at once.
+
+        Raises:
+            http.client.HTTPException: It is cut short, or not in chunks as it should be.
+            OSError: The connection broke.
+        """
+        reader = self.fp.file if isinstance(self.fp, _Lines) else self.fp
+        chunks = Chunks()
+        while not chunks.ended:
+            data = reader.read1(size)
+            if not data:
+                raise http.client.IncompleteRead(b"")
+            if content := chunks.feed(data):
+                yield content
+        self.close()
+
 
 class _Lines:
     """Reads lines, whole ones, and knows the first and the last. All else is left to the file beneath."""
 
     def __init__(self, file: Any) -> None:
-        self._file = file
+        self.file = file
         self.first = b""
         self.last = b""
 
     def readline(self, limit: int = -1) -> bytes:
-        line: bytes = self._file.readline(limit)
+        line: bytes = self.file.readline(limit)
         self.first = self.first or line
         self.last = line
         if line and not line.endswith(b"\n") and len(line) != limit:
@@ -60,7 +84,7 @@ class _Lines:
         return line
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+        return getattr(self.file, name)
 
 
 class ProxyRefusedError(OSError):
@@ -71,16 +95,41 @@ class Connection(HTTPConnection):
     """A connection whose socket keeps to deadlines, also on its way through a proxy.
 
     Attributes:
+        answer: What is being answered.
         link: The socket, also after http.client has let go of it to read an answer to its end.
         idle_since: Reading of the monotonic clock when its last call ended.
         has_connected_to_proxy: Whether errors are not the proxy's any more.
     """
 
-    response_class = _WholeLines
+    answer: Answer | None = None
     link: DeadlineSocket | None = None
     idle_since = 0.0
     has_connected_to_proxy = False
+    _head: bytes | None = None  # what waits for the body; empty while it is to come, None if it does not wait
     _server: tuple[str, int | None, Mapping[str, str]] | None = None
+
+    def response_class(self, *arguments: Any, **options: Any) -> Answer:  # type: ignore[override]
+        """What http.client makes of an answer."""
+        self.answer = Answer(*arguments, **options)
+        return self.answer
+
+    def request(self, method: str, url: str, body: Any = None, *arguments: Any, **options: Any) -> None:
+        """Send a request; one with a short body in one piece, for which the server wakes up once."""
+        self._head = b"" if isinstance(body, bytes) and 0 < len(body) <= _SHORT else None
+        try:
+            super().request(method, url, body, *arguments, **options)
+        finally:
+            self._head = None
+
+    def send(self, data: Any) -> None:
+        head = self._head
+        if head == b"" and isinstance(data, bytes):  # the head itself, which the body follows at once
+            self._head = data
+            return
+        if head:
+            self._head = None
+            data = head + data
+        super().send(data)
 
     def set_tunnel(
         self,
@@ -148,7 +197,7 @@ def _ask_for_way(sock: socket.socket, host: str, port: int | None, headers: Mapp
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1"))
-    answer = _WholeLines(sock, method="CONNECT")
+    answer = Answer(sock, method="CONNECT")
     try:
         answer.begin()
         if not 200 <= answer.status < 300:

@@ -124,11 +124,12 @@ def multipart(files: Sequence[tuple[str, Payload]]) -> Payload:
             yield b"\r\n"
         yield end
 
+    in_memory = all(content.in_memory for _, content in files)
     return Payload(
-        blocks,
+        (lambda: _gathered(blocks())) if in_memory else blocks,  # what has to be read may come slowly
         length,
         all(content.repeatable for _, content in files),
-        all(content.in_memory for _, content in files),
+        in_memory,
         {"content-type": f"multipart/form-data; boundary={boundary}"},
     )
 
@@ -321,6 +322,23 @@ def _unpacked(blocks: Iterable[bytes]) -> Iterator[bytes]:
 def _slices(view: memoryview) -> Iterator[bytes]:
     # Views are as good as bytes to a socket, and cost no copy.
     return (view[start : start + BLOCK] for start in range(0, len(view), BLOCK))  # type: ignore[misc]
+
+
+def _gathered(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same in blocks that are worth a system call each."""
+    parts: list[bytes] = []
+    size = 0
+    for block in blocks:
+        if size + len(block) > BLOCK and parts:
+            yield b"".join(parts)
+            parts, size = [], 0
+        if len(block) >= BLOCK:
+            yield block
+        else:
+            parts.append(block)
+            size += len(block)
+    if parts:
+        yield b"".join(parts)
 
 
 def _extent(file: IO[bytes] | IO[str]) -> tuple[int | None, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sandbox_sync_rpc import process_pb2 as pb
 
 from sandbox_sync.deadlines import Deadline
@@ -302,5 +305,15 @@ def test_the_first_failure_stands() -> None:
 
 def test_a_decoder_finishes_with_a_replacement_for_half_a_character() -> None:
     decoder = Decoder()
-    assert list(decoder.feed("stdout", b"\xe2\x82")) == []
+    assert decoder.feed("stdout", b"\xe2\x82") is None
     assert list(decoder.finish()) == [("\ufffd", None, None)]
+
+
+@given(st.text(), st.lists(st.integers(0, 40)))
+def test_a_decoder_gives_the_same_text_however_its_bytes_are_cut(text: str, cuts: list[int]) -> None:
+    data = text.encode()
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    decoder = Decoder()
+    pieces = [decoder.feed("stdout", data[start:end]) for start, end in itertools.pairwise(places)]
+    assert "".join(piece[0] or "" for piece in pieces if piece) == text
+    assert list(decoder.finish()) == []

@@ -34,12 +34,12 @@ def events() -> Iterator[bytes]:
         yield pb.StartResponse(event=one).SerializeToString()
 
 
-# Where on the wire each of them has arrived whole.
+# Where on the wire each of them has arrived whole; the end of its chunk may be missing.
 RECORDED = STREAM_HEAD
 WHOLE: list[int] = []
 for one in events():
     RECORDED += chunk(frame(one))
-    WHOLE.append(len(RECORDED))
+    WHOLE.append(len(RECORDED) - len(b"\r\n"))
 RECORDED += chunk(END) + b"0\r\n\r\n"
 
 

@@ -579,3 +579,17 @@ def test_payloads_know_their_length_where_it_can_be_known() -> None:
     assert known.length == length(known)
     assert multipart([("a", octets(b"1")), ("b", octets(iter([b"2"])))]).length is None
     assert multipart([]).length == length(multipart([]))
+
+
+def test_many_small_files_in_memory_go_out_in_few_pieces_and_large_ones_without_a_copy() -> None:
+    files = [(str(number), octets(bytes([number % 256]) * 1024)) for number in range(1000)]
+    large = random.Random(1).randbytes(2 * BLOCK)
+    blocks = list(multipart([*files, ("large", octets(large))]))
+    assert sum(map(len, blocks)) == multipart([*files, ("large", octets(large))]).length
+    assert len(blocks) < 12
+    assert sum(isinstance(block, memoryview) and block.obj is large for block in blocks) == 2
+
+
+def test_small_pieces_that_have_to_be_read_are_not_kept_for_more() -> None:
+    payload = multipart([("a", octets(iter([b"one", b"two"])))])
+    assert [bytes(block) for block in payload][1:3] == [b"one", b"two"]

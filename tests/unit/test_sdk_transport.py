@@ -444,3 +444,26 @@ def test_connecting_shares_the_time_among_the_addresses(monkeypatch: pytest.Monk
 def test_what_is_no_host_name_is_said_to_be_none(host: str) -> None:
     with pytest.raises(OSError, match=r"host name|Name or service|No address|not known"):
         dial(host, 80, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "pieces"),
+    [(None, 1), (b"", 1), (b"short", 1), (b"l" * 100_000, 2), ([b"in ", b"parts"], 4)],
+    ids=["none", "empty", "short", "long", "parts"],
+)
+def test_a_short_body_goes_out_with_the_head(
+    monkeypatch: pytest.MonkeyPatch, body: bytes | list[bytes] | None, pieces: int
+) -> None:
+    sent: list[bytes] = []
+    sendall = DeadlineSocket.sendall
+
+    def send(self: DeadlineSocket, data: bytes) -> None:
+        sent.append(data)
+        sendall(self, data)
+
+    monkeypatch.setattr(DeadlineSocket, "sendall", send)
+    with answering(lambda peer, request: peer.answer(200, request.body)) as server:
+        limit = time_limit(Deadline.after(5))
+        response = Origin(server.url, CONFIG).request("POST", "/x", headers={}, body=body, limit=limit)
+        assert read_all(response, limit) == b"".join([body] if isinstance(body, bytes) else body or [])
+    assert len(sent) == pieces
