@@ -20,7 +20,7 @@ from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport.failures import Reason, RpcFailure
-from sandbox_sync.transport.grpc_aside import Ahead, Errand, drain, is_interruptible
+from sandbox_sync.transport.grpc_aside import Ahead, Errand, cancel, drain, is_interruptible
 from sandbox_sync.transport.grpc_connections import (
     Connection,
     Settings,
@@ -276,12 +276,20 @@ class ServerStreamCall(_Method[Q, R]):
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
         backstop = None if timeout is None else timeout + _GRACE
-        done = begun()
-        try:
-            return GrpcStream(self._begin("unary_stream", request, timeout, backstop, metadata), done)
-        except BaseException:
-            done()
-            raise
+
+        def begin() -> Any:
+            return self._begin("unary_stream", request, timeout, backstop, metadata)
+
+        def follow(call: Any) -> GrpcStream[R]:
+            stream = GrpcStream[R](call, begun())
+            errand.then = stream.fetch_first()
+            return stream
+
+        if is_interruptible():
+            errand = Errand(begin, follow)
+            return errand.run()
+        with in_flight():
+            return GrpcStream(begin(), begun())
 
 
 class GrpcStream(Generic[R]):
@@ -296,6 +304,10 @@ class GrpcStream(Generic[R]):
 
     def __next__(self) -> R:
         return next(self._messages)
+
+    def fetch_first(self) -> Callable[[], None]:
+        """What another thread has to do for the first answer to be there. It does not hold the stream."""
+        return self._line.ahead.job()
 
     def limit(self, deadline: Deadline, silence: float | None = None) -> None:
         """Set what bounds the reading from now on, in place of what did before.
@@ -342,7 +354,7 @@ class _Line:
 
     def end(self) -> None:
         if self._owner == os.getpid():  # gRPC does not survive being touched in a forked child
-            self.call.cancel()
+            cancel(self.call)
 
     def finish(self) -> None:
         """End it for good."""
@@ -350,8 +362,13 @@ class _Line:
             self.ahead.end(self._done)
 
     def __del__(self) -> None:
-        self.end()
-        self._done()
+        if self._owner != os.getpid():
+            return
+        if is_interruptible():
+            self.ahead.end(self._done, wait=False)
+        else:
+            self.call.cancel()
+            self._done()
 
 
 def _messages(line: _Line) -> Generator[Any, None, None]:

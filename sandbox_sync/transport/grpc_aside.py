@@ -1,9 +1,9 @@
-"""What waits for grpcio in the main thread's place, so that signals are felt there at once.
+"""What is done with grpcio in the main thread's place, so that signals are felt there at once and do no harm.
 
 Python runs the handlers of signals in the main thread only, and grpcio looks for them every 0.2 s while it
-waits. So another thread waits for grpcio, and the main thread waits for that one: in a queue that signals
-interrupt, and that an error out of a handler, wherever it strikes, cannot leave locked. Other threads wait
-for grpcio themselves, which is faster.
+waits. And where a handler raises an error within grpcio, a lock may stay taken that all calls need, and every
+thread hangs. So another thread makes the calls, and the main thread waits for that one: in a queue that
+signals interrupt, and that no error can leave locked. Other threads use grpcio themselves: it is faster.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import threading
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import grpc
 
@@ -59,12 +60,19 @@ class _Threads:
             self._idle.get_nowait()
         except Empty:
             try:
-                # Not `threading.Thread`, whose start waits: a signal could strike there.
-                start_new_thread(self._work, (job,))
+                start_new_thread(self._start, (job,))
             except RuntimeError:
                 job()
         else:
             self._jobs.put(job)
+
+    def _start(self, job: Callable[[], object]) -> None:
+        """Start a thread that has a name. That takes waiting, so it is not done where signals strike."""
+        thread = threading.Thread(target=self._work, args=(job,), name="sandbox-sync-grpc", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._work(job)
 
     def _work(self, job: Callable[[], object] | None) -> None:
         while job is not None:
@@ -108,15 +116,27 @@ def drain(call: Any) -> None:
         pass
 
 
+def cancel(call: Any) -> None:
+    """Cancel a call, in whichever thread may."""
+    if is_interruptible():
+        _threads().start(call.cancel)
+    else:
+        call.cancel()
+
+
 class Errand(Generic[R]):
-    """One call with one answer, made in another thread.
+    """A call that another thread begins, and makes as far as an answer needs it.
 
     Args:
         begin: Begins it.
-        finish: Waits for its end and gives the answer.
+        finish: Gives the answer.
+
+    Attributes:
+        then: What that thread does when it has given the answer.
     """
 
     def __init__(self, begin: Callable[[], Any], finish: Callable[[Any], R]) -> None:
+        self.then: Callable[[], object] | None = None
         self._begin = begin
         self._finish = finish
         self._call: Any = None
@@ -125,8 +145,8 @@ class Errand(Generic[R]):
         self._outcome: SimpleQueue[tuple[R | None, BaseException | None]] = SimpleQueue()
         keep_from_children(self)
 
-    def run(self) -> R | None:
-        """Make the call. Whatever interrupts this ends the call, too.
+    def run(self) -> R:
+        """Have it done. Whatever interrupts this ends the call, too.
 
         Raises:
             BaseException: What `begin` or `finish` raised.
@@ -143,7 +163,7 @@ class Errand(Generic[R]):
                 raise error
             finally:
                 error = None  # it holds this frame
-        return answer
+        return cast("R", answer)
 
     def _run(self) -> None:
         answer: R | None = None
@@ -160,13 +180,17 @@ class Errand(Generic[R]):
         except BaseException as error:  # noqa: BLE001  # is raised in `run`
             failed = error
         self._outcome.put((answer, failed))
+        answer = failed = None  # they are the caller's, who may drop them
+        if self.then is not None:
+            self.then()
 
     def _give_up(self) -> None:
         self._given_up = True
-        call = self._call
-        if call is None or self._owner != os.getpid():
+        if self._owner != os.getpid():
             return
-        call.cancel()
+        call = self._call
+        if call is not None:
+            cancel(call)
         try:
             self._outcome.get(timeout=_END_SECONDS)
         except Empty:
@@ -189,16 +213,21 @@ class Ahead:
 
     Attributes:
         owed: How many messages the other thread was told to fetch that have not been taken.
+        is_over: Whether the end has been seen.
     """
 
     def __init__(self, call: Any, heard: Callable[[], None]) -> None:
         self.owed = 0
+        self.is_over = False
         self._call = call
         self._heard = heard
         self._items: SimpleQueue[Any] = SimpleQueue()
         # The first is often all that this thread wants: what goes on in the background is read there.
         self._most = 1
-        self._unclaimed: list[None] = []
+        # For who ends the call: that the other thread has not begun, and that it has left. What was taken is
+        # no measure of it, for a signal may have struck between the taking and the counting.
+        self._unclaimed: list[None] = [None]
+        self._left: SimpleQueue[None] = SimpleQueue()
         self._abandoned: Callable[[], None] | None = None
 
     def take(self) -> Any:
@@ -209,28 +238,48 @@ class Ahead:
             grpc.RpcError: The call failed.
         """
         if self.owed == 0:
-            self.owed, self._most = self._most, _AHEAD
-            self._unclaimed.append(None)
-            count = self.owed
-            _threads().start(lambda: self._fetch(count))
+            _threads().start(self.job())
         item = _next_of(self._items)
         self.owed -= 1
         if type(item) is not _End:
             return item
-        self.owed = 0
+        self.owed, self.is_over = 0, True
         raise StopIteration if item.error is None else item.error
 
-    def end(self, done: Callable[[], None]) -> None:
+    def job(self) -> Callable[[], None]:
+        """What the other thread has to do so that there is something to take."""
+        self._left = SimpleQueue()
+        self._unclaimed = [None]
+        self.owed, self._most = self._most, _AHEAD
+        return partial(self._fetch, self.owed, self._left)
+
+    def end(self, done: Callable[[], None], wait: bool = True) -> None:
         """Cancel the call, and see to it that its last event is fetched.
 
         Args:
-            done: Is called when it has been; by the other thread if that takes long.
+            done: Is called when it has been.
+            wait: Wait for that, unless it takes long.
         """
+        if self.is_over:
+            done()
+        elif is_interruptible():
+            ended: SimpleQueue[None] = SimpleQueue()
+            _threads().start(lambda: ended.put(self._end(done)))
+            if wait:
+                try:
+                    ended.get(timeout=_END_SECONDS)
+                except Empty:
+                    pass
+        else:
+            self._end(done)
+
+    def _end(self, done: Callable[[], None]) -> None:
         self._call.cancel()
         self._abandoned = done
-        if self.owed and not self._claim() and not self._has_left():
+        if not self._claim() and not self._has_left():
             return  # the other thread is in it
         drain(self._call)
+        self.is_over = True
         done()
 
     def _claim(self) -> bool:
@@ -242,16 +291,16 @@ class Ahead:
         return True
 
     def _has_left(self) -> bool:
-        if sys.is_finalizing():  # it never will
+        """Whether the other thread is done with the call, or soon enough."""
+        if sys.is_finalizing():  # it never will be
             return False
         try:
-            while self.owed and type(self._items.get(timeout=_END_SECONDS)) is not _End:
-                self.owed -= 1
+            self._left.get(timeout=_END_SECONDS)
         except Empty:
             return False
         return True
 
-    def _fetch(self, count: int) -> None:
+    def _fetch(self, count: int, left: SimpleQueue[None]) -> None:
         if not self._claim():
             return
         try:
@@ -263,5 +312,6 @@ class Ahead:
             self._items.put(_End(None))
         except BaseException as error:  # noqa: BLE001  # is raised in `take`
             self._items.put(_End(error.with_traceback(None)))
+        left.put(None)
         if self._abandoned is not None:
             self._abandoned()
