@@ -165,18 +165,16 @@ class _Method(Generic[Q, R]):
             metadata: Headers.
         """
         channel = self._channel.connection
-        made_for, call = self._made.get(kind, (None, None))
-        if made_for is not channel:
+        made = self._made.get(kind)
+        if made is None or made[0] is not channel:
             name, _, future = kind.partition(".")
-            call = getattr(channel, name)(self.path, *self._functions)
-            if future:
-                call = call.future
-            self._made[kind] = (channel, call)
+            function: Any = getattr(channel, name)(self.path, *self._functions)
+            made = self._made[kind] = (channel, function.future if future else function)
         headers = list(metadata or ())
         if told is not None:
             headers.append(("connect-timeout-ms", str(max(1, int(told * 1000)))))
         try:
-            return call(request, timeout=timeout, metadata=headers)
+            return made[1](request, timeout=timeout, metadata=headers)
         except ValueError:
             # The error's own words quote the header, which may be a secret.
             raise InvalidArgumentException("a header holds what gRPC does not allow") from None

@@ -264,7 +264,12 @@ class Ahead:
             done()
         elif is_interruptible():
             ended: SimpleQueue[None] = SimpleQueue()
-            _threads().start(lambda: ended.put(self._end(done)))
+
+            def job() -> None:
+                self._end(done)
+                ended.put(None)
+
+            _threads().start(job)
             if wait:
                 try:
                     ended.get(timeout=_END_SECONDS)
