@@ -1,7 +1,7 @@
 """Remote procedure calls over gRPC, for servers and gateways that speak HTTP/2.
 
-This and `grpc_connections` are the modules that load grpcio, and they are loaded only when gRPC is asked for:
-it takes time to load, starts threads, and minds forks and gevent.
+This, `grpc_connections` and `grpc_aside` are the modules that load grpcio, and they are loaded only when gRPC
+is asked for: it takes time to load, starts threads, and minds forks and gevent.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
+from itertools import islice
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport.failures import Reason, RpcFailure
+from sandbox_sync.transport.grpc_aside import Ahead, Errand, cancel, drain, is_interruptible
 from sandbox_sync.transport.grpc_connections import (
     Connection,
     Settings,
@@ -108,7 +110,7 @@ class GrpcChannel:
         _registered_method: bool | None = None,
     ) -> UnaryCall[Q, R]:
         """A method with one request and one answer."""
-        return UnaryCall(self, "unary_unary", method, request_serializer, response_deserializer)
+        return UnaryCall(self, method, request_serializer, response_deserializer)
 
     def unary_stream(
         self,
@@ -118,7 +120,7 @@ class GrpcChannel:
         _registered_method: bool | None = None,
     ) -> ServerStreamCall[Q, R]:
         """A method with one request and a stream of answers."""
-        return ServerStreamCall(self, "unary_stream", method, request_serializer, response_deserializer)
+        return ServerStreamCall(self, method, request_serializer, response_deserializer)
 
     def stream_unary(
         self,
@@ -128,7 +130,7 @@ class GrpcChannel:
         _registered_method: bool | None = None,
     ) -> ClientStreamCall[Q, R]:
         """A method with a stream of requests and one answer."""
-        return ClientStreamCall(self, "stream_unary", method, request_serializer, response_deserializer)
+        return ClientStreamCall(self, method, request_serializer, response_deserializer)
 
 
 class _Method(Generic[Q, R]):
@@ -141,41 +143,58 @@ class _Method(Generic[Q, R]):
     def __init__(
         self,
         channel: GrpcChannel,
-        kind: str,
         path: str,
         serialize: Callable[[Q], bytes] | None,
         parse: Callable[[bytes], R] | None,
     ) -> None:
         self.path = path
         self._channel = channel
-        self._kind = kind
         self._functions = (serialize, parse)
-        self._made: tuple[grpc.Channel | None, Any] = (None, None)
+        self._made: dict[str, tuple[grpc.Channel, Any]] = {}
 
     def _begin(
-        self, request: object, told: float | None, timeout: float | None, metadata: Metadata | None
+        self, kind: str, request: object, told: float | None, timeout: float | None, metadata: Metadata | None
     ) -> Any:
-        """Begin the call, and finish it too if it has one answer.
+        """Begin the call; "unary_unary" and "stream_unary" finish it, too.
 
         Args:
+            kind: The function of the channel that makes it, or with ".future" the one that only begins it.
             request: What to send.
             told: The timeout that the server is to keep to as a Connect server would: for commands, too.
             timeout: The timeout of gRPC.
             metadata: Headers.
         """
         channel = self._channel.connection
-        made_for, call = self._made
-        if made_for is not channel:
-            call = getattr(channel, self._kind)(self.path, *self._functions)
-            self._made = (channel, call)
+        made = self._made.get(kind)
+        if made is None or made[0] is not channel:
+            name, _, future = kind.partition(".")
+            function: Any = getattr(channel, name)(self.path, *self._functions)
+            made = self._made[kind] = (channel, function.future if future else function)
         headers = list(metadata or ())
         if told is not None:
             headers.append(("connect-timeout-ms", str(max(1, int(told * 1000)))))
         try:
-            return call(request, timeout=timeout, metadata=headers)
+            return made[1](request, timeout=timeout, metadata=headers)
         except ValueError:
             # The error's own words quote the header, which may be a secret.
             raise InvalidArgumentException("a header holds what gRPC does not allow") from None
+
+    def _here(self, kind: str, request: object, timeout: float | None, metadata: Metadata | None) -> R | None:
+        """Make a call with one answer."""
+        with in_flight():
+            answer: R | None = self._begin(kind, request, timeout, timeout, metadata)
+            return answer
+
+    def _aside(
+        self,
+        kind: str,
+        finish: Callable[[Any], R | None],
+        request: object,
+        timeout: float | None,
+        metadata: Metadata | None,
+    ) -> R | None:
+        """The same in another thread, so that signals end it: `kind` only begins it, and `finish` waits."""
+        return Errand(lambda: self._begin(kind, request, timeout, timeout, metadata), finish).run()
 
 
 class UnaryCall(_Method[Q, R]):
@@ -194,11 +213,14 @@ class UnaryCall(_Method[Q, R]):
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
         deadline = Deadline.after(timeout)
-        with in_flight():
-            try:
-                answer: R | None = self._begin(request, timeout, timeout, metadata)
-            except grpc.RpcError as error:
-                raise _failure(error, "deadline" if deadline.expired else None) from None
+        try:
+            if is_interruptible():
+                # The same on the wire, but it can be ended.
+                answer = self._aside("unary_stream", _only, request, timeout, metadata)
+            else:
+                answer = self._here("unary_unary", request, timeout, metadata)
+        except grpc.RpcError as error:
+            raise _failure(error, "deadline" if deadline.expired else None) from None
         return _given(answer)
 
 
@@ -223,13 +245,15 @@ class ClientStreamCall(_Method[Q, R]):
                 failures.append(error)  # gRPC reads it in a thread of its own, and would only log the error
                 raise
 
-        with in_flight():
-            try:
-                answer: R | None = self._begin(requests(), timeout, timeout, metadata)
-            except grpc.RpcError as error:
-                if failures:
-                    raise failures[0] from None
-                raise _failure(error, "deadline" if deadline.expired else None) from None
+        try:
+            if is_interruptible():
+                answer = self._aside("stream_unary.future", _result, requests(), timeout, metadata)
+            else:
+                answer = self._here("stream_unary", requests(), timeout, metadata)
+        except grpc.RpcError as error:
+            if failures:
+                raise failures[0] from None
+            raise _failure(error, "deadline" if deadline.expired else None) from None
         return _given(answer)
 
 
@@ -250,12 +274,20 @@ class ServerStreamCall(_Method[Q, R]):
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
         backstop = None if timeout is None else timeout + _GRACE
-        done = begun()
-        try:
-            return GrpcStream(self._begin(request, timeout, backstop, metadata), done)
-        except BaseException:
-            done()
-            raise
+
+        def begin() -> Any:
+            return self._begin("unary_stream", request, timeout, backstop, metadata)
+
+        def follow(call: Any) -> GrpcStream[R]:
+            stream = GrpcStream[R](call, begun())
+            errand.then = stream.fetch_first()
+            return stream
+
+        if is_interruptible():
+            errand = Errand(begin, follow)
+            return errand.run()
+        with in_flight():
+            return GrpcStream(begin(), begun())
 
 
 class GrpcStream(Generic[R]):
@@ -270,6 +302,10 @@ class GrpcStream(Generic[R]):
 
     def __next__(self) -> R:
         return next(self._messages)
+
+    def fetch_first(self) -> Callable[[], None]:
+        """What another thread has to do for the first answer to be there. It does not hold the stream."""
+        return self._line.ahead.job()
 
     def limit(self, deadline: Deadline, silence: float | None = None) -> None:
         """Set what bounds the reading from now on, in place of what did before.
@@ -299,6 +335,7 @@ class _Line:
         self.call = call
         self.cancelled = False
         self.watch = Watch(call.cancel)
+        self.ahead = Ahead(call, self.watch.heard)
         self._done = done
         self._owner = os.getpid()
         keep_from_children(self)
@@ -315,37 +352,50 @@ class _Line:
 
     def end(self) -> None:
         if self._owner == os.getpid():  # gRPC does not survive being touched in a forked child
-            self.call.cancel()
+            cancel(self.call)
 
     def finish(self) -> None:
-        """End it, and fetch the last event: gRPC keeps its connection until somebody has."""
-        if self._owner != os.getpid():
-            return
-        self.call.cancel()
-        try:
-            for _ in self.call:
-                pass
-        except grpc.RpcError:
-            pass
-        self._done()
+        """End it for good."""
+        if self._owner == os.getpid():
+            self.ahead.end(self._done)
 
     def __del__(self) -> None:
-        self.end()
-        self._done()
+        if self._owner != os.getpid():
+            return
+        if is_interruptible():
+            self.ahead.end(self._done, wait=False)
+        else:
+            self.call.cancel()
+            self._done()
 
 
 def _messages(line: _Line) -> Generator[Any, None, None]:
-    heard = line.watch.heard
+    call, ahead, heard = line.call, line.ahead, line.watch.heard
     try:
-        line.require_ours()
-        for message in line.call:
+        while True:
+            line.require_ours()
+            try:
+                message = ahead.take() if ahead.owed or is_interruptible() else next(call)
+            except StopIteration:
+                return
             heard()
             yield message
-            line.require_ours()
     except grpc.RpcError as error:
         raise _failure(error, "cancelled" if line.cancelled else line.watch.expired) from None
     finally:
         line.finish()
+
+
+def _only(call: Any) -> Any:
+    """The one message of a call that is over, or None."""
+    messages = list(islice(call, 2))
+    if len(messages) == 2:
+        drain(call)
+    return messages[0] if len(messages) == 1 else None
+
+
+def _result(call: Any) -> Any:
+    return call.result()
 
 
 def _given(answer: R | None) -> R:

@@ -77,6 +77,16 @@ def grpc_sandbox() -> Iterator[str]:
         context.add_callback(over.set)
         over.wait(60)
 
-    behaviours = {"List": list_processes, "Start": start, "SendInput": never}
+    def silent(request: Any, context: Any) -> Iterator[pb.ConnectResponse]:
+        never(request, context)
+        return iter([])
+
+    behaviours = {
+        "List": list_processes,
+        "Start": start,
+        "Connect": silent,
+        "SendInput": never,
+        "StreamInput": never,
+    }
     with grpc_server.serving(behaviours) as url:
         yield url

@@ -13,6 +13,7 @@ from tests.process.sdk_sandbox import grpc_sandbox, sandbox
 CALLS = {
     "unary": "box.unary(box.process.SendInput, pb.SendInputRequest(), request_timeout=0)",
     "opening a stream": "box.stream(box.process.Connect, pb.ConnectRequest(), request_timeout=0)",
+    "client stream": "box.client_stream(box.process.StreamInput, never_ending(), request_timeout=0)",
     "following a stream": "list(box.stream(box.process.Start, pb.StartRequest(tag='50'), timeout=0))",
     "download": "box.download(get_files.build(path='/a'), request_timeout=0)",
     "upload": "box.upload(post_files.build(path='/a'), octets(b'x' * 50_000_000), request_timeout=0)",
@@ -35,6 +36,10 @@ PROGRAM = """
 
     def long(seconds):
         time.sleep(60)
+
+    def never_ending():
+        yield pb.StreamInputRequest()
+        threading.Event().wait(60)
 
     box = envd(transport=sys.argv[2])
     ask(box, "warm") if sys.argv[2] == "grpc" or sys.argv[3] != "cold" else None
@@ -75,11 +80,77 @@ def test_ctrl_c_is_felt_at_once(call: str) -> None:
         interrupt(call, server.url, "connect")
 
 
-@pytest.mark.parametrize("name", ["unary", "following a stream"])
+@pytest.mark.parametrize("name", ["unary", "client stream", "opening a stream", "following a stream"])
 def test_ctrl_c_is_felt_at_once_over_grpc(name: str) -> None:
     """G41."""
     with grpc_sandbox() as url:
         interrupt(CALLS[name], url, "grpc")
+
+
+def test_handlers_that_raise_leave_nothing_of_grpc_locked_or_under_way() -> None:
+    """G41: wherever in a call they strike."""
+    program = """
+        import random, signal
+        from sandbox_sync.transport.grpc_connections import active
+        class Rang(Exception):
+            pass
+        def ring(*ignored):
+            if armed:
+                raise Rang
+        def followed():
+            stream = box.stream(box.process.Start, pb.StartRequest(tag="0.003"), timeout=0)
+            try:
+                assert len(list(stream)) == 2
+            finally:
+                stream.cancel()
+        armed, rang = False, 0
+        signal.signal(signal.SIGALRM, ring)
+        box = envd(transport="grpc")
+        ask(box, "warm")
+        for number in range(300):
+            try:
+                try:
+                    armed = True
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.006))
+                    ask(box, "x") if number % 2 else followed()
+                finally:
+                    armed = False
+            except Rang:
+                rang += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert rang > 30, rang
+        end = time.monotonic() + 10
+        while active:
+            assert time.monotonic() < end, active
+            time.sleep(0.01)
+        assert ask(box, "after")
+        helpers = [thread for thread in threading.enumerate() if thread.name == "sandbox-sync-grpc"]
+        assert len(helpers) <= 4, helpers
+    """
+    with grpc_sandbox() as url:
+        succeeds(program, url)
+
+
+def test_a_handler_that_forks_and_returns_in_the_child_does_not_hang_it() -> None:
+    """G34: the call is the parent's."""
+    program = """
+        import signal
+        from sandbox_sync import SandboxException
+        box = envd(transport="grpc")
+        ask(box, "warm")
+        parent, children = os.getpid(), []
+        signal.signal(signal.SIGALRM, lambda *ignored: children.append(os.fork()))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        stream = box.stream(box.process.Start, pb.StartRequest(tag="1"), timeout=0)
+        try:
+            messages = list(stream)
+        except SandboxException as error:
+            os._exit(3 if "forked from" in str(error) and os.getpid() != parent else 4)
+        assert os.getpid() == parent and len(messages) == 2
+        assert exit_codes(children) == [3]
+    """
+    with grpc_sandbox() as url:
+        succeeds(program, url)
 
 
 def test_no_signal_handler_is_installed() -> None:

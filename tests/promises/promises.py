@@ -266,7 +266,7 @@ PROMISES: tuple[Promise, ...] = (
     ),
     Promise(
         SIGNALS,
-        "Ctrl-C is felt within half a second in `commands.run`",
+        "Ctrl-C is felt within 0.2 s in `commands.run`",
         "interrupts",
         ("run",),
         test="test_interrupts.py::test_a_signal_is_felt",
@@ -301,7 +301,7 @@ PROMISES: tuple[Promise, ...] = (
     ),
     Promise(
         SIGNALS,
-        "The program's own handler of SIGTERM runs within half a second in `commands.run`",
+        "The program's own handler of SIGTERM runs within 0.2 s in `commands.run`",
         "interrupts",
         ("term",),
         test="test_interrupts.py::test_a_signal_is_felt",
