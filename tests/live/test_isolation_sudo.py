@@ -13,6 +13,19 @@ from sandbox_local.isolation.base import Command, Exit
 from tests.live.boxes import a_box, finish, in_loop, read_all, read_some, run, shell
 
 
+def pretend(monkeypatch: pytest.MonkeyPatch, sudo: str) -> None:
+    """Have launchers look for the host's sudo at another path."""
+    before, _, after = launcher._BOOTSTRAP.partition("zygote.main")
+    assert after
+    monkeypatch.setattr(launcher, "_BOOTSTRAP", f"{before}zygote._SUDO = {sudo!r}; zygote.main{after}")
+
+
+@pytest.fixture(autouse=True)
+def without_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine may have one that works in boxes."""
+    pretend(monkeypatch, "/nonexistent")
+
+
 @pytest.mark.parametrize(
     ("script", "stdout", "code"),
     [
@@ -75,10 +88,7 @@ def test_nothing_else_is_different_where_the_hosts_own_can_work(monkeypatch: pyt
     )
     if setuid is None:
         pytest.skip("no program of this machine is setuid, to stand for its sudo")
-    told = f"from sandbox_local.isolation.making import zygote; zygote._SUDO = {setuid!r}; "
-    before, _, after = launcher._BOOTSTRAP.partition("from sandbox_local.isolation.making import zygote; ")
-    assert after
-    monkeypatch.setattr(launcher, "_BOOTSTRAP", before + told + after)
+    pretend(monkeypatch, setuid)
 
     async def work() -> None:
         async with a_box() as box:
