@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -88,3 +89,30 @@ def post(port: int, path: str, code: str) -> HTTPConnection:
     connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     connection.request("POST", path, json.dumps({"code": code}), {"Content-Type": "application/json"})
     return connection
+
+
+def answers_without_sharing(example: int) -> None:
+    """Requests to an example at the same time have a sandbox each."""
+    code = "import os; print(os.path.exists('/tmp/mark')); open('/tmp/mark', 'w').close()"
+    answers = []
+
+    def ask() -> None:
+        with closing(post(example, "/run", code)) as connection:
+            answers.append(json.load(connection.getresponse()))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert answers == [{"stdout": "False\n", "stderr": "", "exit_code": 0}] * 3
+    wait_until_none_is_left()
+
+
+def streams_until_the_client_goes(example: int) -> None:
+    """An example sends output as it comes, and ends the sandbox when nobody takes it any more."""
+    endless = "import time\nwhile True: print('x' * 4000); time.sleep(0.05)"
+    with closing(post(example, "/stream", endless)) as connection, connection.getresponse() as answer:
+        assert answer.read(1) == b"x"
+        assert len(ids()) == 1
+    wait_until_none_is_left()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,13 @@ from werkzeug.test import create_environ
 
 from sandbox_sync import DeadlineExceededException, InvalidArgumentException
 from sandbox_sync.contrib.flask import Sandboxes
-from tests.contrib.serving import EXAMPLES, gunicorn, ids, post, wait_until_none_is_left
+from tests.contrib.serving import (
+    EXAMPLES,
+    answers_without_sharing,
+    gunicorn,
+    ids,
+    streams_until_the_client_goes,
+)
 
 
 @pytest.fixture
@@ -174,25 +177,8 @@ def test_an_app_without_sandboxes_says_so() -> None:
 
 
 def test_the_example_answers_and_shares_no_sandbox(example: int) -> None:
-    code = "import os; print(os.path.exists('/tmp/mark')); open('/tmp/mark', 'w').close()"
-    answers = []
-
-    def ask() -> None:
-        with closing(post(example, "/run", code)) as connection:
-            answers.append(json.load(connection.getresponse()))
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert answers == [{"stdout": "False\n", "stderr": "", "exit_code": 0}] * 3
-    wait_until_none_is_left()
+    answers_without_sharing(example)
 
 
 def test_the_example_streams_and_a_client_that_goes_ends_the_sandbox(example: int) -> None:
-    endless = "import time\nwhile True: print('x' * 4000); time.sleep(0.05)"
-    with closing(post(example, "/stream", endless)) as connection, connection.getresponse() as answer:
-        assert answer.read(1) == b"x"
-        assert len(ids()) == 1
-    wait_until_none_is_left()
+    streams_until_the_client_goes(example)
