@@ -24,7 +24,6 @@ from sandbox_sync.transport.grpc_aside import Ahead, Errand, cancel, drain, is_i
 from sandbox_sync.transport.grpc_connections import (
     Connection,
     Settings,
-    begun,
     connect,
     in_flight,
     keep_from_children,
@@ -92,15 +91,16 @@ class GrpcChannel:
         self._connection: Connection | None = None
 
     @property
-    def connection(self) -> grpc.Channel:
-        """The channel of this process.
+    def connection(self) -> Connection:
+        """A connection of this process, for a call that is made now.
 
         Raises:
             ForkedWithActiveStreamException: gRPC is not safe to use in this process.
         """
-        if self._connection is None or self._connection.owner != os.getpid():
-            self._connection = connect(self._settings)
-        return self._connection.channel
+        connection = self._connection
+        if connection is None or not connection.is_usable:
+            connection = self._connection = connect(self._settings)
+        return connection
 
     def unary_unary(
         self,
@@ -153,18 +153,24 @@ class _Method(Generic[Q, R]):
         self._made: dict[str, tuple[grpc.Channel, Any]] = {}
 
     def _begin(
-        self, kind: str, request: object, told: float | None, timeout: float | None, metadata: Metadata | None
+        self,
+        channel: grpc.Channel,
+        kind: str,
+        request: object,
+        told: float | None,
+        timeout: float | None,
+        metadata: Metadata | None,
     ) -> Any:
         """Begin the call; "unary_unary" and "stream_unary" finish it, too.
 
         Args:
+            channel: What it goes through.
             kind: The function of the channel that makes it, or with ".future" the one that only begins it.
             request: What to send.
             told: The timeout that the server is to keep to as a Connect server would: for commands, too.
             timeout: The timeout of gRPC.
             metadata: Headers.
         """
-        channel = self._channel.connection
         made = self._made.get(kind)
         if made is None or made[0] is not channel:
             name, _, future = kind.partition(".")
@@ -182,7 +188,7 @@ class _Method(Generic[Q, R]):
     def _here(self, kind: str, request: object, timeout: float | None, metadata: Metadata | None) -> R | None:
         """Make a call with one answer."""
         with in_flight():
-            answer: R | None = self._begin(kind, request, timeout, timeout, metadata)
+            answer: R | None = self._begun(kind, request, timeout, metadata)
             return answer
 
     def _aside(
@@ -194,7 +200,11 @@ class _Method(Generic[Q, R]):
         metadata: Metadata | None,
     ) -> R | None:
         """The same in another thread, so that signals end it: `kind` only begins it, and `finish` waits."""
-        return Errand(lambda: self._begin(kind, request, timeout, timeout, metadata), finish).run()
+        return Errand(lambda: self._begun(kind, request, timeout, metadata), finish).run()
+
+    def _begun(self, kind: str, request: object, timeout: float | None, metadata: Metadata | None) -> Any:
+        connection = self._channel.connection
+        return self._begin(connection.channel, kind, request, timeout, timeout, metadata)
 
 
 class UnaryCall(_Method[Q, R]):
@@ -275,11 +285,15 @@ class ServerStreamCall(_Method[Q, R]):
         """
         backstop = None if timeout is None else timeout + _GRACE
 
+        connections: list[Connection] = []
+
         def begin() -> Any:
-            return self._begin("unary_stream", request, timeout, backstop, metadata)
+            connections.append(self._channel.connection)
+            channel = connections[0].channel
+            return self._begin(channel, "unary_stream", request, timeout, backstop, metadata)
 
         def follow(call: Any) -> GrpcStream[R]:
-            stream = GrpcStream[R](call, begun())
+            stream = GrpcStream[R](call, connections[0].carry())
             errand.then = stream.fetch_first()
             return stream
 
@@ -287,7 +301,7 @@ class ServerStreamCall(_Method[Q, R]):
             errand = Errand(begin, follow)
             return errand.run()
         with in_flight():
-            return GrpcStream(begin(), begun())
+            return GrpcStream(begin(), connections[0].carry())
 
 
 class GrpcStream(Generic[R]):

@@ -1,4 +1,4 @@
-"""Connections of gRPC: one for each server and process, kept away from forked children.
+"""Connections of gRPC: as few to each server as carry the streams, kept away from forked children.
 
 Measured: a child that uses its parent's connection fails half of the time, and one that was forked while a
 stream ran crashes or hangs whatever it does with gRPC. So a child gets connections of its own, or
@@ -33,6 +33,10 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.primary_user_agent", USER_AGENT),
 )
+
+# Calls wait without a word when a connection carries all that its server allows, and servers are advised to
+# allow no fewer than 100. The rest is for calls that are soon over.
+_MOST_STREAMS = 90
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,26 @@ class Connection:
     def __init__(self, channel: grpc.Channel) -> None:
         self.owner = os.getpid()
         self.channel = channel
+        self._streams: set[object] = set()
         # Also when the program ends, while gevent can still help with it.
         weakref.finalize(self, _close, channel, self.owner)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it belongs to this process and has room for another stream."""
+        return self.owner == os.getpid() and len(self._streams) < _MOST_STREAMS
+
+    def carry(self) -> Callable[[], None]:
+        """Note that a stream runs on it from now on; see `begun`. The result holds the connection."""
+        mark = object()
+        self._streams.add(mark)
+        done = begun()
+
+        def ended() -> None:
+            self._streams.discard(mark)
+            done()
+
+        return ended
 
 
 def _close(channel: grpc.Channel, owner: int) -> None:
@@ -90,7 +112,8 @@ def _close(channel: grpc.Channel, owner: int) -> None:
             channel.close()
 
 
-_connections: weakref.WeakValueDictionary[Settings, Connection] = weakref.WeakValueDictionary()
+# Further ones to the same server have higher numbers.
+_connections: weakref.WeakValueDictionary[tuple[Settings, int], Connection] = weakref.WeakValueDictionary()
 _calls: weakref.WeakSet[object] = weakref.WeakSet()
 # What the parents of this process had of gRPC, which hangs or crashes when it is taken down here.
 _inherited: list[object] = []
@@ -100,7 +123,7 @@ active: set[object] = set()
 
 
 def connect(settings: Settings) -> Connection:
-    """This process's connection with these settings.
+    """This process's first connection with these settings that has room for another stream.
 
     Raises:
         ForkedWithActiveStreamException: gRPC is not safe to use in this process.
@@ -108,11 +131,15 @@ def connect(settings: Settings) -> Connection:
     obstacle = grpc_usable.obstacle()
     if obstacle is not None:
         raise obstacle.error(f"gRPC cannot be used in this process: {obstacle.why}; {obstacle.remedy}")
-    connection = _connections.get(settings)
-    if connection is None:
-        _cooperate_with_gevent()
-        connection = _connections.setdefault(settings, Connection(settings.channel()))
-    return connection
+    number = 0
+    while True:
+        connection = _connections.get((settings, number))
+        if connection is None:
+            _cooperate_with_gevent()
+            connection = _connections.setdefault((settings, number), Connection(settings.channel()))
+        if connection.is_usable:
+            return connection
+        number += 1
 
 
 def _after_fork() -> None:

@@ -15,13 +15,23 @@ Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 
 @contextmanager
 def serving(
-    behaviours: Mapping[str, Behaviour], credentials: grpc.ServerCredentials | None = None, threads: int = 64
+    behaviours: Mapping[str, Behaviour],
+    credentials: grpc.ServerCredentials | None = None,
+    threads: int = 64,
+    streams: int | None = None,
 ) -> Iterator[str]:
-    """Serve methods, by name; the others do not exist. Yields the server's URL."""
-    server = grpc.server(
-        ThreadPoolExecutor(threads),
-        options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
-    )
+    """Serve methods, by name; the others do not exist. Yields the server's URL.
+
+    Args:
+        behaviours: What they do.
+        credentials: For a server that speaks TLS.
+        threads: How many calls it can be in at once.
+        streams: How many it allows on a connection.
+    """
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    if streams is not None:
+        options.append(("grpc.max_concurrent_streams", streams))
+    server = grpc.server(ThreadPoolExecutor(threads), options=options)
     for service in (services.PROCESS, services.FILESYSTEM):
         handlers = {
             name: _handler(method, behaviours[name])

@@ -377,6 +377,30 @@ def test_sandboxes_share_a_connection_which_ends_with_the_last_of_them() -> None
         assert len(grpc_connections._connections) == before
 
 
+def test_more_streams_than_a_connection_carries_take_further_ones() -> None:
+    peers: set[str] = set()
+
+    def start(request: Any, context: grpc.ServicerContext) -> Iterator[pb.StartResponse]:
+        peers.add(context.peer())
+        yield started()
+        hold(context)
+
+    def answer(request: Any, context: grpc.ServicerContext) -> pb.ListResponse:
+        return pb.ListResponse()
+
+    with serving({"Start": start, "List": answer}, threads=256, streams=100) as url:
+        envd = envd_at(url)
+        streams = [envd.stream(envd.process.Start, pb.StartRequest(), request_timeout=20) for _ in range(230)]
+        envd.unary(envd.process.List, pb.ListRequest(), request_timeout=20)
+        assert len(peers) == 3
+        for stream in streams:
+            stream.cancel()
+        del streams, stream
+        again = envd.stream(envd.process.Start, pb.StartRequest(), request_timeout=20)
+        assert len(peers) == 3  # there is room again
+        again.cancel()
+
+
 def test_many_threads_use_one_connection() -> None:
     """G16."""
 
