@@ -14,6 +14,7 @@ from typing import Any
 from sandbox_sync.ambient import outlasting_context
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import ConnectionException, SandboxException
+from sandbox_sync.transport.signals import look_after
 
 
 def start_thread(name: str, target: Callable[..., Any], *arguments: Any) -> None:
@@ -121,7 +122,7 @@ class Progress:
                     )
                 self._waiters += 1
                 try:
-                    self._changed.wait(deadline.remaining())
+                    self._changed.wait(deadline.sooner(look_after()).remaining())
                 finally:
                     self._waiters -= 1
             return True

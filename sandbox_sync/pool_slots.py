@@ -20,6 +20,7 @@ from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import PoolClosedException, SandboxException
 from sandbox_sync.models import PoolStats
 from sandbox_sync.sandbox import Sandbox
+from sandbox_sync.transport.signals import look_after
 
 Recycle = Callable[[Sandbox], bool]
 
@@ -58,8 +59,12 @@ class Waiter:
 
     def wait(self, deadline: Deadline) -> bool:
         """Wait to be woken; False if the time was up first."""
-        left = deadline.remaining()
-        return self._asleep.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX))
+        while True:
+            left = deadline.sooner(look_after()).remaining()
+            if self._asleep.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX)):
+                return True
+            if deadline.expired:
+                return False
 
 
 class Slot:

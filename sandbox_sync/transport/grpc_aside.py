@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from _thread import get_ident, start_new_thread
+from _thread import start_new_thread
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -22,8 +22,8 @@ import grpc
 
 from sandbox_sync.transport import forks
 from sandbox_sync.transport.failures import RpcFailure
-from sandbox_sync.transport.green import gevent_patched
 from sandbox_sync.transport.grpc_connections import in_flight, keep_from_children
+from sandbox_sync.transport.signals import LOOK_SECONDS, signals_strike_here
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,19 +32,13 @@ R = TypeVar("R")
 _AHEAD = 16
 # How long the end of a call that was cancelled is waited for. It takes far less, unless the machine is stuck.
 _END_SECONDS = 1.0
-# For what wakes nobody who waits in a queue, such as `_thread.interrupt_main`.
-_LOOK_SECONDS = 0.2
 # Threads that are kept for the next call.
 _MOST_IDLE = 2
 
 
 def is_interruptible() -> bool:
     """Whether this is the thread that signals interrupt, and one in which another thread can wait for it."""
-    return (
-        get_ident() == threading.main_thread().ident
-        and not gevent_patched()
-        and not sys.is_finalizing()  # other threads do not run any more
-    )
+    return signals_strike_here() and not sys.is_finalizing()  # other threads do not run any more
 
 
 class _Threads:
@@ -99,7 +93,7 @@ def _next_of(queue: SimpleQueue[T]) -> T:
     owner = os.getpid()
     while True:
         try:
-            return queue.get(timeout=_LOOK_SECONDS)
+            return queue.get(timeout=LOOK_SECONDS)
         except Empty:
             if owner != os.getpid():  # a handler has forked, and returned in the child
                 words = "the call belongs to the process that this one was forked from"

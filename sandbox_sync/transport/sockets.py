@@ -10,15 +10,21 @@ import os
 import socket
 import ssl
 import threading
+import time
 import weakref
+from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.transport import forks
+from sandbox_sync.transport.signals import look_after
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
+
+T = TypeVar("T")
 
 # Seconds by which the kernel's timeout may be off before it is worth a system call to set it again.
 _SLACK = 0.02
@@ -81,32 +87,51 @@ class DeadlineSocket(socket.socket):
         self._limit = _as_limit(value)
         super().settimeout(value)
 
-    def _begin(self) -> None:
-        """Give the operation that follows the time that is left."""
+    def _left(self) -> float | None:
+        """Seconds that an operation which begins now may take; None for any time.
+
+        Raises:
+            TimeoutError: There are none.
+        """
         left = None if self._limit is None else self._limit.left()
-        if left is None:
-            return
-        if left <= 0:
+        if left is not None and left <= 0:
             raise TimeoutError("timed out")
-        if abs(left - (self.gettimeout() or 0.0)) > _SLACK:
+        return left
+
+    def _allow(self, left: float | None) -> None:
+        """Let the operation that follows take so long."""
+        now = self.gettimeout()
+        if now != left and (now is None or left is None or abs(left - now) > _SLACK):
             super().settimeout(left)
+
+    def _read(self, read: Callable[[], T]) -> T:
+        """Read when there is something to read."""
+        left, look = self._left(), look_after()
+        if look is not None:
+            ends = None if left is None else time.monotonic() + left
+            while left is None or left > look:
+                self._allow(look)
+                try:
+                    return read()
+                except TimeoutError:
+                    left = None if ends is None else max(ends - time.monotonic(), 0.001)
+        self._allow(left)
+        return read()
 
     # Further arguments are passed on as they come: those of the sockets that gevent puts in place are others.
 
     def recv_into(self, buffer: Buffer, *options: Any, **named: Any) -> int:
-        self._begin()
-        return super().recv_into(buffer, *options, **named)
+        return self._read(partial(super().recv_into, buffer, *options, **named))
 
     def recv(self, buflen: int = 1024, *options: Any, **named: Any) -> bytes:
-        self._begin()
-        return super().recv(buflen, *options, **named)
+        return self._read(partial(super().recv, buflen, *options, **named))
 
     def send(self, data: Buffer, *options: Any, **named: Any) -> int:
-        self._begin()
+        self._allow(self._left())
         return super().send(data, *options, **named)
 
     def sendall(self, data: Buffer, *options: Any, **named: Any) -> None:
-        self._begin()
+        self._allow(self._left())
         super().sendall(data, *options, **named)
 
     def makefile(self, mode: Any = "r", buffering: int | None = None, **options: Any) -> Any:

@@ -87,6 +87,57 @@ def test_ctrl_c_is_felt_at_once_over_grpc(name: str) -> None:
         interrupt(CALLS[name], url, "grpc")
 
 
+def feels_what_strikes_elsewhere(call: str, url: str, transport: str) -> None:
+    program = """
+        import signal
+        from sandbox_sync.pool_slots import Waiter
+        from sandbox_sync.deadlines import Deadline
+        from sandbox_sync.transcript import Transcript
+        from sandbox_sync_rest.api.envd import get_files
+        class Rang(Exception):
+            pass
+        def ring(*ignored):
+            raise Rang
+        def strike():
+            time.sleep(0.3)
+            struck.append(time.monotonic())
+            signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
+        box, struck = envd(transport=sys.argv[2]), []
+        ask(box, "warm")
+        signal.signal(signal.SIGALRM, ring)
+        threading.Thread(target=strike).start()
+        try:
+            CALL
+        except Rang:
+            late = time.monotonic() - struck[0]
+            assert late < 0.6, late
+        else:
+            raise AssertionError("it was not felt")
+        ask(box, "after")
+    """
+    succeeds(program.replace("CALL", call), url, transport)
+
+
+WAITS = {
+    **{name: CALLS[name] for name in ("unary", "following a stream", "download")},
+    "background": "Transcript(None).wait(Deadline.after(30))",
+    "pool": "Waiter().wait(Deadline.after(30))",
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS.keys())
+def test_a_signal_that_does_not_interrupt_the_system_call_is_felt(wait: str) -> None:
+    """G41: such as one that strikes just before it; here it strikes another thread, to the same effect."""
+    with sandbox() as server:
+        feels_what_strikes_elsewhere(wait, server.url, "connect")
+
+
+def test_a_signal_that_does_not_interrupt_the_system_call_is_felt_over_grpc() -> None:
+    """G41."""
+    with grpc_sandbox() as url:
+        feels_what_strikes_elsewhere(CALLS["unary"], url, "grpc")
+
+
 def test_handlers_that_raise_leave_nothing_of_grpc_locked_or_under_way() -> None:
     """G41: wherever in a call they strike."""
     program = """
