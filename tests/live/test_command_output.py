@@ -15,11 +15,11 @@ from sandbox_sync import Sandbox
 
 MIB = 1 << 20
 
-# 200 MiB of text without a line break, and with characters of every length that no read falls between.
+# 96 MiB of text without a line break, and with characters of every length that no read falls between.
 MUCH = """
 import hashlib, os
 block = ("ab\\u00e4\\u20ac\\U0001f600" * 9 + "x").encode() * 2479
-whole, rest = divmod(200 << 20, len(block))
+whole, rest = divmod(96 << 20, len(block))
 text = block * whole + b"." * rest
 os.write(2, hashlib.sha256(text).hexdigest().encode())
 view = memoryview(text)
@@ -97,10 +97,10 @@ print(sha.hexdigest() == "".join(wanted), size, peak() - before)
 
 @pytest.mark.parametrize("way", WAYS)
 def test_much_output_arrives_whole_whichever_way(sandbox: Sandbox, way: str) -> None:
-    """200 MiB without a line break, byte for byte; unless it is retained, in 16 MiB of memory more."""
+    """96 MiB without a line break, byte for byte; unless it is retained, in 16 MiB of memory more."""
     sandbox.files.write("much.py", MUCH)
     right, size, last = run_in_a_process(sandbox, WAYS[way]).split()
-    assert (right, int(size)) == ("True", 200 * MIB)
+    assert (right, int(size)) == ("True", 96 * MIB)
     if last.isdigit():
         assert int(last) < 16 * MIB
     else:
@@ -108,7 +108,7 @@ def test_much_output_arrives_whole_whichever_way(sandbox: Sandbox, way: str) -> 
 
 
 def test_a_handle_keeps_the_newest_64_mib(sandbox: Sandbox) -> None:
-    """Nobody reads 200 MiB, the command ends all the same, and memory is bounded by the cap."""
+    """Nobody reads 96 MiB, the command ends all the same, and memory is bounded by the cap."""
     code = """
 handle = sandbox.commands.run("python3 much.py; echo; echo the end", background=True, timeout=0)
 while handle.poll() is None:
