@@ -30,13 +30,7 @@ from sandbox_sync.errors import (
     SandboxNotFoundException,
 )
 from sandbox_sync.listing import Listing
-from sandbox_sync.models import (
-    ConnectionOptions,
-    SandboxInfo,
-    SandboxMetrics,
-    SandboxQuery,
-    SnapshotInfo,
-)
+from sandbox_sync.models.connection import ConnectionOptions
 from sandbox_sync.options import (
     ApiParams,
     SandboxLifecycle,
@@ -55,11 +49,14 @@ if TYPE_CHECKING:
     from sandbox_sync import queries, signatures
     from sandbox_sync.commands import Commands
     from sandbox_sync.filesystem import Filesystem
+    from sandbox_sync.models import sandboxes
+    from sandbox_sync.models.sandboxes import SandboxInfo, SandboxMetrics, SandboxQuery, SnapshotInfo
     from sandbox_sync.pty import Pty
 else:
     control = later("sandbox_sync.lifecycle")
     insides = later("sandbox_sync.inside")
     queries = later("sandbox_sync.queries")
+    sandboxes = later("sandbox_sync.models.sandboxes")
     signatures = later("sandbox_sync.signatures")
 
 
@@ -671,10 +668,10 @@ class Sandbox:
 
         Specified in: SandboxApi, list
         """
-        if isinstance(api_key, SandboxQuery):
+        if isinstance(api_key, sandboxes.SandboxQuery):
             api_key, query = None, api_key
         config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
-        return Listing(queries.sandboxes(config, query or SandboxQuery(), limit, order), next_token)
+        return Listing(queries.sandboxes(config, query or sandboxes.SandboxQuery(), limit, order), next_token)
 
     def __enter__(self) -> Self:
         self._owner = os.getpid()
