@@ -43,28 +43,28 @@ if TYPE_CHECKING:
     from sandbox_sync.filesystem import Filesystem as Filesystem
     from sandbox_sync.handles import CommandHandle as CommandHandle
     from sandbox_sync.listing import Listing as Listing
-    from sandbox_sync.models import CommandResult as CommandResult
-    from sandbox_sync.models import ConnectionOptions as ConnectionOptions
-    from sandbox_sync.models import EntryInfo as EntryInfo
-    from sandbox_sync.models import FilesystemEvent as FilesystemEvent
-    from sandbox_sync.models import FilesystemEventType as FilesystemEventType
-    from sandbox_sync.models import FileType as FileType
-    from sandbox_sync.models import ListedSandbox as ListedSandbox
-    from sandbox_sync.models import PoolStats as PoolStats
-    from sandbox_sync.models import ProcessInfo as ProcessInfo
-    from sandbox_sync.models import PtyOutput as PtyOutput
-    from sandbox_sync.models import PtySize as PtySize
-    from sandbox_sync.models import SandboxInfo as SandboxInfo
-    from sandbox_sync.models import SandboxMetrics as SandboxMetrics
-    from sandbox_sync.models import SandboxQuery as SandboxQuery
-    from sandbox_sync.models import SandboxState as SandboxState
-    from sandbox_sync.models import SnapshotInfo as SnapshotInfo
-    from sandbox_sync.models import Stderr as Stderr
-    from sandbox_sync.models import Stdout as Stdout
-    from sandbox_sync.models import Username as Username
-    from sandbox_sync.models import WriteData as WriteData
-    from sandbox_sync.models import WriteEntry as WriteEntry
-    from sandbox_sync.models import WriteInfo as WriteInfo
+    from sandbox_sync.models.commands import CommandResult as CommandResult
+    from sandbox_sync.models.commands import ProcessInfo as ProcessInfo
+    from sandbox_sync.models.commands import PtyOutput as PtyOutput
+    from sandbox_sync.models.commands import PtySize as PtySize
+    from sandbox_sync.models.commands import Stderr as Stderr
+    from sandbox_sync.models.commands import Stdout as Stdout
+    from sandbox_sync.models.commands import Username as Username
+    from sandbox_sync.models.connection import ConnectionOptions as ConnectionOptions
+    from sandbox_sync.models.files import EntryInfo as EntryInfo
+    from sandbox_sync.models.files import FilesystemEvent as FilesystemEvent
+    from sandbox_sync.models.files import FilesystemEventType as FilesystemEventType
+    from sandbox_sync.models.files import FileType as FileType
+    from sandbox_sync.models.files import WriteData as WriteData
+    from sandbox_sync.models.files import WriteEntry as WriteEntry
+    from sandbox_sync.models.files import WriteInfo as WriteInfo
+    from sandbox_sync.models.pools import PoolStats as PoolStats
+    from sandbox_sync.models.sandboxes import ListedSandbox as ListedSandbox
+    from sandbox_sync.models.sandboxes import SandboxInfo as SandboxInfo
+    from sandbox_sync.models.sandboxes import SandboxMetrics as SandboxMetrics
+    from sandbox_sync.models.sandboxes import SandboxQuery as SandboxQuery
+    from sandbox_sync.models.sandboxes import SandboxState as SandboxState
+    from sandbox_sync.models.sandboxes import SnapshotInfo as SnapshotInfo
     from sandbox_sync.options import ApiParams as ApiParams
     from sandbox_sync.options import SandboxEgressProxyOpts as SandboxEgressProxyOpts
     from sandbox_sync.options import SandboxEgressProxyTLSOpts as SandboxEgressProxyTLSOpts
@@ -116,28 +116,28 @@ _MODULES = {
     "Filesystem": "filesystem",
     "CommandHandle": "handles",
     "Listing": "listing",
-    "CommandResult": "models",
-    "ConnectionOptions": "models",
-    "EntryInfo": "models",
-    "FileType": "models",
-    "FilesystemEvent": "models",
-    "FilesystemEventType": "models",
-    "ListedSandbox": "models",
-    "PoolStats": "models",
-    "ProcessInfo": "models",
-    "PtyOutput": "models",
-    "PtySize": "models",
-    "SandboxInfo": "models",
-    "SandboxMetrics": "models",
-    "SandboxQuery": "models",
-    "SandboxState": "models",
-    "SnapshotInfo": "models",
-    "Stderr": "models",
-    "Stdout": "models",
-    "Username": "models",
-    "WriteData": "models",
-    "WriteEntry": "models",
-    "WriteInfo": "models",
+    "CommandResult": "models.commands",
+    "ConnectionOptions": "models.connection",
+    "EntryInfo": "models.files",
+    "FileType": "models.files",
+    "FilesystemEvent": "models.files",
+    "FilesystemEventType": "models.files",
+    "ListedSandbox": "models.sandboxes",
+    "PoolStats": "models.pools",
+    "ProcessInfo": "models.commands",
+    "PtyOutput": "models.commands",
+    "PtySize": "models.commands",
+    "SandboxInfo": "models.sandboxes",
+    "SandboxMetrics": "models.sandboxes",
+    "SandboxQuery": "models.sandboxes",
+    "SandboxState": "models.sandboxes",
+    "SnapshotInfo": "models.sandboxes",
+    "Stderr": "models.commands",
+    "Stdout": "models.commands",
+    "Username": "models.commands",
+    "WriteData": "models.files",
+    "WriteEntry": "models.files",
+    "WriteInfo": "models.files",
     "ApiParams": "options",
     "SandboxEgressProxyOpts": "options",
     "SandboxEgressProxyTLSOpts": "options",

@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sandbox_sync import lifecycle, queries
+from sandbox_sync._later import later
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.listing import Listing
-from sandbox_sync.models import ConnectionOptions, SandboxInfo, SandboxMetrics, SnapshotInfo
+from sandbox_sync.models.connection import ConnectionOptions
 from sandbox_sync.options import ApiParams, SandboxNetworkUpdate, SavedState
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from sandbox_sync import lifecycle, queries
+    from sandbox_sync.models.sandboxes import SandboxInfo, SandboxMetrics, SnapshotInfo
+else:
+    lifecycle = later("sandbox_sync.lifecycle")
+    queries = later("sandbox_sync.queries")
 
 
 def configure(

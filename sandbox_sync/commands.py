@@ -19,7 +19,7 @@ from sandbox_sync.handles import (
     result_of,
 )
 from sandbox_sync.input import send_input, stream_input
-from sandbox_sync.models import CommandResult, ProcessInfo
+from sandbox_sync.models.commands import CommandResult, ProcessInfo
 from sandbox_sync.processes import selector
 from sandbox_sync.starts import TAG, Start
 from sandbox_sync.transcript import Transcript

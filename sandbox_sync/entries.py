@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from google.protobuf.timestamp_pb2 import Timestamp
 from sandbox_sync_rpc import filesystem_pb2
 
-from sandbox_sync.models import EntryInfo, FileType
+from sandbox_sync.models.files import EntryInfo, FileType
 
 _TYPES = {
     filesystem_pb2.FILE_TYPE_FILE: FileType.FILE,

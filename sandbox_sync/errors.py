@@ -36,7 +36,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from sandbox_sync.models import PoolStats
+    from sandbox_sync.models.pools import PoolStats
 
 Clock = Literal["sandbox lifetime", "timeout", "request_timeout", "deadline", "silence", "pool"]
 """What ran out: the sandbox's lifetime, the run time of a command (`timeout`), the time of one call

@@ -6,27 +6,34 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from sandbox_sync_rpc import filesystem_pb2
-
 from sandbox_sync._arguments import contract, message, path_text, user_name
+from sandbox_sync._later import later
 from sandbox_sync.deadlines import seconds
-from sandbox_sync.entries import entry_info
 from sandbox_sync.errors import FileNotFoundException, InvalidArgumentException, SandboxException
 from sandbox_sync.file_stream import FileStream
-from sandbox_sync.models import EntryInfo, FilesystemEvent, FileType, WriteData, WriteEntry, WriteInfo
 from sandbox_sync.transport.envd import IDLE_TIMEOUT
 from sandbox_sync.transport.files import Payload, described, gzipped, multipart, octets
-from sandbox_sync.watch import WatchHandle
 
 if TYPE_CHECKING:
     import builtins
 
     from sandbox_sync_rest.models.entry_info import EntryInfo as WrittenFile
+    from sandbox_sync_rpc import filesystem_pb2
     from sandbox_sync_rpc.channel import UnaryUnary
 
+    from sandbox_sync import entries, watch
+    from sandbox_sync.models import files as models
+    from sandbox_sync.models.files import EntryInfo, FilesystemEvent, WriteData, WriteEntry, WriteInfo
     from sandbox_sync.transport.envd import EnvdConnection
+    from sandbox_sync.watch import WatchHandle
 
     Path = str | PathLike[str]
+else:
+    # Reading and writing need none of these.
+    entries = later("sandbox_sync.entries")
+    filesystem_pb2 = later("sandbox_sync_rpc.filesystem_pb2")
+    models = later("sandbox_sync.models.files")
+    watch = later("sandbox_sync.watch")
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -293,7 +300,9 @@ class Filesystem:
             SandboxException: The request failed.
         """
         request = message(filesystem_pb2.StatRequest, path=path_text(path))
-        return entry_info(self._unary(self._envd.filesystem.Stat, request, user, request_timeout).entry)
+        return entries.entry_info(
+            self._unary(self._envd.filesystem.Stat, request, user, request_timeout).entry
+        )
 
     def remove(self, path: Path, user: str | None = None, request_timeout: float | None = None) -> None:
         """Remove a file, or a directory with all that is in it. A path with nothing at it is no error.
@@ -334,7 +343,9 @@ class Filesystem:
         request = message(
             filesystem_pb2.MoveRequest, source=path_text(old_path), destination=path_text(new_path)
         )
-        return entry_info(self._unary(self._envd.filesystem.Move, request, user, request_timeout).entry)
+        return entries.entry_info(
+            self._unary(self._envd.filesystem.Move, request, user, request_timeout).entry
+        )
 
     def make_dir(self, path: Path, user: str | None = None, request_timeout: float | None = None) -> bool:
         """Make a directory, and the missing ones above it.
@@ -388,7 +399,7 @@ class Filesystem:
             raise InvalidArgumentException(f"depth has to be a number, 1 or more; got {depth!r}")
         request = message(filesystem_pb2.ListDirRequest, path=path_text(path), depth=depth or 1)
         answer = self._unary(self._envd.filesystem.ListDir, request, user, request_timeout)
-        return [entry_info(entry) for entry in answer.entries]
+        return [entries.entry_info(entry) for entry in answer.entries]
 
     def watch_dir(
         self,
@@ -449,7 +460,7 @@ class Filesystem:
         )
         try:
             log, sandbox_id = self._envd.config.log, self._envd.sandbox_id
-            return WatchHandle(stream, request.path, on_event, on_exit, log, sandbox_id)
+            return watch.WatchHandle(stream, request.path, on_event, on_exit, log, sandbox_id)
         except BaseException:
             stream.cancel()
             raise
@@ -470,4 +481,6 @@ def _under_documented_names(options: dict[str, Any], start: int) -> tuple[Any, .
 
 def _write_info(file: WrittenFile) -> WriteInfo:
     name = file.name or file.path.rpartition("/")[2]
-    return WriteInfo(name=name, type=FileType.FILE, path=file.path, metadata=file.metadata or None)
+    return models.WriteInfo(
+        name=name, type=models.FileType.FILE, path=file.path, metadata=file.metadata or None
+    )

@@ -21,7 +21,7 @@ from sandbox_sync.errors import (
     InvalidArgumentException,
     SandboxException,
 )
-from sandbox_sync.models import CommandResult
+from sandbox_sync.models.commands import CommandResult
 from sandbox_sync.processes import selector
 from sandbox_sync.transcript import Piece, Transcript
 

@@ -15,8 +15,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from typing import TYPE_CHECKING
 
-from sandbox_sync import lifecycle
+from sandbox_sync._later import later
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import (
     ConflictException,
@@ -25,6 +26,11 @@ from sandbox_sync.errors import (
     SandboxNotFoundException,
 )
 from sandbox_sync.transport import forks
+
+if TYPE_CHECKING:
+    from sandbox_sync import lifecycle
+else:
+    lifecycle = later("sandbox_sync.lifecycle")
 
 SHORTEST = 3
 

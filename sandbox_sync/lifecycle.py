@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from sandbox_sync import options, queries
+from sandbox_sync import options
 from sandbox_sync._arguments import contract
+from sandbox_sync._later import later
 from sandbox_sync.access import Access, complete
 from sandbox_sync.ambient import CLEAN_UP_SECONDS, cleaning_up
 from sandbox_sync.config import ConnectionConfig
@@ -21,7 +22,6 @@ from sandbox_sync.errors import (
     SandboxNotFoundException,
     TemplateException,
 )
-from sandbox_sync.models import SandboxState, SnapshotInfo
 from sandbox_sync.options import SandboxLifecycle, SandboxNetworkOpts, SandboxNetworkUpdate, SavedState
 from sandbox_sync.transport.failures import HTTPFailure
 from sandbox_sync.transport.mapping import Call, control_plane_error
@@ -30,6 +30,11 @@ from sandbox_sync.transport.rest import ControlPlane
 if TYPE_CHECKING:
     from sandbox_sync_rest.models.sandbox import Sandbox
     from sandbox_sync_rest.models.sandbox_fork_result import SandboxForkResult
+
+    from sandbox_sync import queries
+    from sandbox_sync.models.sandboxes import SnapshotInfo
+else:
+    queries = later("sandbox_sync.queries")
 
 OnResume = Literal["restore", "reboot"]
 
@@ -166,7 +171,7 @@ def pause(
         raise
     except ConflictException as conflict:
         # It has many reasons; only one of them is that there is nothing to do.
-        if queries.detail(client, sandbox_id).state != SandboxState.PAUSED:
+        if not queries.is_paused(client, sandbox_id):
             raise
         return conflict.maybe_executed  # an earlier attempt, whose answer was lost, may have paused it
     return True
@@ -225,7 +230,7 @@ def create_snapshot(
     with contract():
         body = SandboxSnapshotRequest(**_given(name=name, memory=memory))
         taken = complete(post_sandboxes_sandbox_id_snapshots.call(client, sandbox_id, body=body), "snapshot")
-    return SnapshotInfo(taken.snapshot_id, taken.names)
+    return queries.snapshot_info(taken)
 
 
 def _forked(result: SandboxForkResult, source: str) -> Access | SandboxException:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from sandbox_sync.errors import InvalidArgumentException
-from sandbox_sync.models import ConnectionOptions
+from sandbox_sync.models.connection import ConnectionOptions
 
 if TYPE_CHECKING:
     from sandbox_sync_rest.models.sandbox_network_config import SandboxNetworkConfig

@@ -24,7 +24,7 @@ from sandbox_sync.errors import (
     SandboxException,
     SandboxNotFoundException,
 )
-from sandbox_sync.models import PoolStats
+from sandbox_sync.models.pools import PoolStats
 from sandbox_sync.options import ApiParams, SandboxNetworkOpts
 from sandbox_sync.pool_slots import Settings, Slot, Waiter
 from sandbox_sync.pool_workers import WorkedSlots

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import PoolClosedException, SandboxException
-from sandbox_sync.models import PoolStats
+from sandbox_sync.models.pools import PoolStats
 from sandbox_sync.sandbox import Sandbox
 from sandbox_sync.transport.signals import look_after
 

@@ -12,7 +12,7 @@ from sandbox_sync._arguments import message, path_text
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.handles import CommandHandle, background_transcript, deliver_to, follow_running
 from sandbox_sync.input import send_input, stream_input
-from sandbox_sync.models import PtySize
+from sandbox_sync.models.commands import PtySize
 from sandbox_sync.processes import selector
 from sandbox_sync.starts import Start
 

@@ -13,7 +13,13 @@ from sandbox_sync._arguments import contract
 from sandbox_sync.access import Access, complete
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import InvalidArgumentException, SandboxException
-from sandbox_sync.models import SandboxInfo, SandboxMetrics, SandboxQuery, SandboxState, SnapshotInfo
+from sandbox_sync.models.sandboxes import (
+    SandboxInfo,
+    SandboxMetrics,
+    SandboxQuery,
+    SandboxState,
+    SnapshotInfo,
+)
 from sandbox_sync.transport.rest import ControlPlane
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from sandbox_sync_rest.models.listed_sandbox import ListedSandbox
     from sandbox_sync_rest.models.sandbox_detail import SandboxDetail
     from sandbox_sync_rest.models.sandbox_metric import SandboxMetric
+    from sandbox_sync_rest.models.snapshot_info import SnapshotInfo as Snapshot
 
     from sandbox_sync.listing import Page
 
@@ -50,6 +57,11 @@ def detail(client: Client, sandbox_id: str) -> SandboxDetail:
 
     with contract():
         return complete(get_sandboxes_sandbox_id.call(client, sandbox_id), "sandbox")
+
+
+def is_paused(client: Client, sandbox_id: str) -> bool:
+    """Whether a sandbox waits to be resumed."""
+    return _state(detail(client, sandbox_id).state) == SandboxState.PAUSED
 
 
 def get_metrics(
@@ -103,10 +115,7 @@ def snapshots(
     return _fetching(
         config,
         lambda token: get_snapshots.build(sandbox_id=sandbox_id, name=name, limit=limit, next_token=token),
-        lambda response: [
-            SnapshotInfo(one.snapshot_id, one.names)
-            for one in complete(get_snapshots.parse(response), "snapshots")
-        ],
+        lambda response: [snapshot_info(one) for one in complete(get_snapshots.parse(response), "snapshots")],
     )
 
 
@@ -123,6 +132,11 @@ def _fetching(
             return parse(response), response.headers.get("X-Next-Token") or None
 
     return fetch
+
+
+def snapshot_info(snapshot: Snapshot) -> SnapshotInfo:
+    """The same under the documented names."""
+    return SnapshotInfo(snapshot.snapshot_id, snapshot.names)
 
 
 def _info(sandbox: SandboxDetail | ListedSandbox) -> SandboxInfo:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -29,8 +28,7 @@ _TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 _TRANSIENT_REASONS = frozenset({"connect", "broken"})
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """What the decision to repeat a call depends on.
 
     Attributes:

@@ -8,21 +8,20 @@ from collections.abc import Mapping
 from datetime import datetime
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sandbox_sync import by_id, queries, signatures
+from sandbox_sync import by_id
 from sandbox_sync import lease as leases
-from sandbox_sync import lifecycle as control
 from sandbox_sync._class_or_instance import (
     also_on_class,
     also_on_class_returning_self,
     also_on_class_returning_selves,
 )
+from sandbox_sync._later import later
 from sandbox_sync.access import Access
 from sandbox_sync.ambient import cleaning_up
 from sandbox_sync.by_id import configure
-from sandbox_sync.commands import Commands
 from sandbox_sync.config import ENVD_PORT, ConnectionConfig
 from sandbox_sync.errors import (
     InvalidArgumentException,
@@ -30,15 +29,8 @@ from sandbox_sync.errors import (
     SandboxException,
     SandboxNotFoundException,
 )
-from sandbox_sync.filesystem import Filesystem
 from sandbox_sync.listing import Listing
-from sandbox_sync.models import (
-    ConnectionOptions,
-    SandboxInfo,
-    SandboxMetrics,
-    SandboxQuery,
-    SnapshotInfo,
-)
+from sandbox_sync.models.connection import ConnectionOptions
 from sandbox_sync.options import (
     ApiParams,
     SandboxLifecycle,
@@ -46,29 +38,26 @@ from sandbox_sync.options import (
     SandboxNetworkUpdate,
     SavedState,
 )
-from sandbox_sync.pty import Pty
-from sandbox_sync.transport.envd import EnvdConnection
 
 if TYPE_CHECKING:
     import builtins
 
     from typing_extensions import Self, Unpack
 
-
-class _Inside(NamedTuple):
-    """The way into a sandbox and what works through it."""
-
-    access: Access
-    envd: EnvdConnection
-    files: Filesystem
-    commands: Commands
-    pty: Pty
-
-    @classmethod
-    def reached_with(cls, config: ConnectionConfig, access: Access) -> Self:
-        """Make it."""
-        envd = EnvdConnection(config, access.sandbox_id, access.domain, access.token)
-        return cls(access, envd, Filesystem(envd), Commands(envd), Pty(envd))
+    from sandbox_sync import inside as insides
+    from sandbox_sync import lifecycle as control
+    from sandbox_sync import queries, signatures
+    from sandbox_sync.commands import Commands
+    from sandbox_sync.filesystem import Filesystem
+    from sandbox_sync.models import sandboxes
+    from sandbox_sync.models.sandboxes import SandboxInfo, SandboxMetrics, SandboxQuery, SnapshotInfo
+    from sandbox_sync.pty import Pty
+else:
+    control = later("sandbox_sync.lifecycle")
+    insides = later("sandbox_sync.inside")
+    queries = later("sandbox_sync.queries")
+    sandboxes = later("sandbox_sync.models.sandboxes")
+    signatures = later("sandbox_sync.signatures")
 
 
 class Sandbox:
@@ -100,7 +89,9 @@ class Sandbox:
             )
         return super().__new__(cls)
 
-    def __init__(self, config: ConnectionConfig, sandbox_id: str, inside: _Inside | None = None) -> None:
+    def __init__(
+        self, config: ConnectionConfig, sandbox_id: str, inside: insides.Inside | None = None
+    ) -> None:
         """Use `Sandbox.create()` or `Sandbox.connect()` instead."""
         self._config = config
         self._sandbox_id = sandbox_id
@@ -239,7 +230,7 @@ class Sandbox:
             idempotency_key=idempotency_key,
         )
         try:
-            made = cls(config, access.sandbox_id, _Inside.reached_with(config, access))
+            made = cls(config, access.sandbox_id, insides.Inside.reached_with(config, access))
             if lease is not None:
                 made._hold(lease, began)
             return made
@@ -297,7 +288,7 @@ class Sandbox:
         lifetime = leases.lifetime(timeout, lease)
         began = time.monotonic()
         access = control.connect(config, sandbox_id, timeout=lifetime, on_resume=on_resume)
-        found = cls(config, access.sandbox_id, _Inside.reached_with(config, access))
+        found = cls(config, access.sandbox_id, insides.Inside.reached_with(config, access))
         if lease is not None:
             found._hold(lease, began, now=True)
         return found
@@ -335,7 +326,7 @@ class Sandbox:
             request_timeout=request_timeout,
         )
         if self._inside is None or self._inside.access != access:
-            self._inside = _Inside.reached_with(self._config, access)
+            self._inside = insides.Inside.reached_with(self._config, access)
             self._inside.envd.lease = self._lease
         return self
 
@@ -677,10 +668,10 @@ class Sandbox:
 
         Specified in: SandboxApi, list
         """
-        if isinstance(api_key, SandboxQuery):
+        if isinstance(api_key, sandboxes.SandboxQuery):
             api_key, query = None, api_key
         config = configure(api_key, domain, debug, request_timeout, headers, proxy, options)
-        return Listing(queries.sandboxes(config, query or SandboxQuery(), limit, order), next_token)
+        return Listing(queries.sandboxes(config, query or sandboxes.SandboxQuery(), limit, order), next_token)
 
     def __enter__(self) -> Self:
         self._owner = os.getpid()
@@ -712,7 +703,7 @@ class Sandbox:
         return [
             one
             if isinstance(one, SandboxException)
-            else cls(config, one.sandbox_id, _Inside.reached_with(config, one))
+            else cls(config, one.sandbox_id, insides.Inside.reached_with(config, one))
             for one in forks
         ]
 
@@ -744,9 +735,9 @@ class Sandbox:
         lease.end()
         return lease
 
-    def _open(self) -> _Inside:
+    def _open(self) -> insides.Inside:
         """The way in; a copy that was unpickled asks the service for it first."""
         if self._inside is None:
             access = queries.get_access(self._config, self._sandbox_id)
-            self._inside = _Inside.reached_with(self._config, access)
+            self._inside = insides.Inside.reached_with(self._config, access)
         return self._inside

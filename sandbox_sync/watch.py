@@ -23,7 +23,7 @@ from sandbox_sync.errors import (
     SandboxException,
     SandboxNotRunningException,
 )
-from sandbox_sync.models import FilesystemEvent, FilesystemEventType
+from sandbox_sync.models.files import FilesystemEvent, FilesystemEventType
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -38,6 +38,8 @@ def run_once(key: str, side: str, place: Place) -> Sample:
 def _process(program: str, side: str, place: Place) -> Sample:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("E2B_")},
+        # What is installed has been compiled. Where this is set, a checkout would be anew in every process.
+        "PYTHONDONTWRITEBYTECODE": "",
         "E2B_API_URL": place.url,
         "E2B_SANDBOX_URL": place.url,
         "E2B_API_KEY": place.api_key,

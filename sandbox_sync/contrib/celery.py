@@ -11,11 +11,11 @@ from billiard.process import current_process
 from celery import Celery, Task, signals
 from kombu.utils.json import register_type
 
-from sandbox_sync import models
 from sandbox_sync.ambient import deadline
 from sandbox_sync.contrib._scope import Scope
 from sandbox_sync.contrib._settings import Settings, read
 from sandbox_sync.errors import InvalidArgumentException
+from sandbox_sync.models import commands, files, sandboxes
 from sandbox_sync.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def _end(task: object = None, **_: Any) -> None:
 @signals.worker_init.connect(weak=False)
 def _load(**_: Any) -> None:
     """Load what the first call would: once here, and not again in each process of the pool."""
-    import sandbox_sync_rest.api.sandboxes.delete_sandboxes_sandbox_id
-    import sandbox_sync_rest.api.sandboxes.post_v2_sandboxes
-    import sandbox_sync_rest.models.new_sandbox_v2  # noqa: F401
+
+    import sandbox_sync.inside
+    import sandbox_sync.lifecycle  # noqa: F401
 
 
 def _unenforced_limit(task: SandboxTask) -> float | None:
@@ -144,15 +144,15 @@ def _given(app: Celery) -> dict[str, Any]:
 
 # What Celery's JSON turns back into the SDK's classes. Words of the service that are in no Enum stay texts.
 _MODELS: dict[type[Any], dict[str, type[Enum]]] = {
-    models.CommandResult: {},
-    models.EntryInfo: {"type": models.FileType},
-    models.FilesystemEvent: {"type": models.FilesystemEventType},
-    models.ProcessInfo: {},
-    models.PtySize: {},
-    models.SandboxInfo: {"state": models.SandboxState},
-    models.SandboxMetrics: {},
-    models.SnapshotInfo: {},
-    models.WriteInfo: {"type": models.FileType},
+    commands.CommandResult: {},
+    files.EntryInfo: {"type": files.FileType},
+    files.FilesystemEvent: {"type": files.FilesystemEventType},
+    commands.ProcessInfo: {},
+    commands.PtySize: {},
+    sandboxes.SandboxInfo: {"state": sandboxes.SandboxState},
+    sandboxes.SandboxMetrics: {},
+    sandboxes.SnapshotInfo: {},
+    files.WriteInfo: {"type": files.FileType},
 }
 
 

@@ -14,7 +14,6 @@ from uuid import uuid4
 from urllib3.response import BaseHTTPResponse
 
 from sandbox_sync.errors import InvalidArgumentException, SandboxException
-from sandbox_sync.models import WriteData
 from sandbox_sync.transport.connections import NETWORK_ERRORS
 from sandbox_sync.transport.failures import Failure
 from sandbox_sync.transport.pools import BLOCK, failure_of, link_of, require_length
@@ -22,6 +21,8 @@ from sandbox_sync.transport.sockets import TimeLimit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from sandbox_sync.models.files import WriteData
 
 _METADATA = "x-metadata-"
 _XATTR = "user.e2b."  # what servers put before a key where they record it

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sandbox_sync import errors
 from sandbox_sync.deadlines import Deadline
@@ -47,8 +46,7 @@ _ADVICE: Mapping[type[SandboxException], str] = {
 }
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """What is known of a call before it fails.
 
     Attributes:
@@ -75,7 +73,7 @@ class Call:
 
     def on(self, clock: Clock, limit: float | None) -> Call:
         """The same call, measured by this clock."""
-        return replace(self, clock=clock, limit=limit)
+        return self._replace(clock=clock, limit=limit)
 
     def within(self, deadline: Deadline) -> Call:
         """The same call, measured by the clock of its block where that is the deadline."""
@@ -83,15 +81,15 @@ class Call:
 
     def silent_for(self, seconds: float | None, option: str | None = None) -> Call:
         """The same call, over a connection on which there may be silence for so long."""
-        return replace(self, silence=seconds, silence_option=option)
+        return self._replace(silence=seconds, silence_option=option)
 
     def over_connect(self, obstacle: Obstacle | None) -> Call:
         """The same call, made over Connect where this kept it from being made over gRPC."""
-        return replace(self, obstacle=obstacle)
+        return self._replace(obstacle=obstacle)
 
     def at(self, method: str, path: str | None = None) -> Call:
         """The same call, of this method, and of this path if it has another."""
-        return replace(self, method=method, path=path or self.path)
+        return self._replace(method=method, path=path or self.path)
 
 
 def control_plane_error(failure: Failure, call: Call) -> SandboxException:

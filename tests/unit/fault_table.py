@@ -17,7 +17,7 @@ from typing import Any, Literal
 from sandbox_sync import PtySize, Sandbox, SandboxException
 from sandbox_sync.access import Access
 from sandbox_sync.config import ConnectionConfig
-from sandbox_sync.sandbox import _Inside
+from sandbox_sync.inside import Inside
 from tests.unit.wire_server import Peer, Received
 
 API_KEY = "key-of-the-account"
@@ -41,7 +41,7 @@ class Target:
             "transport": transport,
         }
         config = ConnectionConfig.resolve(**self.options)
-        inside = _Inside.reached_with(config, Access(sandbox_id, None, TOKEN))
+        inside = Inside.reached_with(config, Access(sandbox_id, None, TOKEN))
         self.envd = inside.envd
         self.sandbox = Sandbox(config, sandbox_id, inside)
 
