@@ -36,7 +36,7 @@ _TIMEOUTS = (CommandTimeoutException, DeadlineExceededException, RequestTimeoutE
 _KILL_SECONDS = 5.0
 _KILL_GRACE = 0.05  # what ends the call is not to be held up for longer
 _FIND_SECONDS = 2.0
-_LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # pauses before looking for a command that may be about to start
+_LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # pauses before looking for one that may be about to start
 
 
 class Start:
