@@ -126,19 +126,23 @@ def read_metadata(path: bytes | int) -> dict[str, str]:
     return found
 
 
-def replace_metadata(fd: int, new: Mapping[str, str]) -> None:
-    """Make `new` the whole metadata of an open file. Where files can't have any, nothing is stored.
+def replace_metadata(fd: int, new: Mapping[str, str]) -> dict[str, str]:
+    """Make `new` the whole metadata of an open file; returns what it is then. Where files can't have any,
+    nothing is stored.
 
     Raises:
         OSError: No space.
     """
     try:
-        for name in os.listxattr(fd):
-            attribute = os.fsencode(name)
-            if attribute.startswith(_ATTRIBUTE) and text(attribute[len(_ATTRIBUTE) :]) not in new:
+        had = [name for name in map(os.fsencode, os.listxattr(fd)) if name.startswith(_ATTRIBUTE)]
+        if not had and not new:
+            return {}
+        for attribute in had:
+            if text(attribute[len(_ATTRIBUTE) :]) not in new:
                 os.removexattr(fd, attribute)
         for key, value in new.items():
             os.setxattr(fd, _ATTRIBUTE + key.encode("utf-8"), value.encode("utf-8"))
     except OSError as error:
         if error.errno not in (errno.ENOTSUP, errno.EPERM):
             raise
+    return read_metadata(fd)
