@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import posixpath
+import re
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from sandbox_local.envd.batch import SMALL, Batch, described, sent_while_waiting
 from sandbox_local.envd.boxfiles import ask, open_file
 from sandbox_local.envd.faults import unable
-from sandbox_local.envd.multipart import Multipart, MultipartError, parse_field
+from sandbox_local.envd.multipart import Multipart, MultipartError, Part, parse_field
 from sandbox_local.http import Body, HttpError, Request, Response
 from sandbox_local.isolation.base import Box, UnknownUser
 from sandbox_local.isolation.files.paths import expand_from
@@ -23,6 +24,8 @@ from sandbox_local.threads import run_to_end, write_all
 _PIECE = 256 << 10  # bytes written, or unpacked, at once
 _MAX_PARTS = 10_000
 _MAX_COMPOSITION = 4 << 20  # bytes of the request that names the files
+
+_PLAIN = re.compile(r"[^/~.\0][^/\0]*(?:/[^/.\0][^/\0]*)*")  # a path below the home, just as it is meant
 
 _METADATA = "x-metadata-"
 _METADATA_KEY = 246  # bytes of the longest key
@@ -116,7 +119,7 @@ class Uploads:
                 continue
             target = path or part.filename
             await targets.add(target)
-            beginning, whole = await _beginning(part.content)
+            beginning, whole = await _beginning(part)
             if whole:
                 batch.add(target, beginning)
             if batch.full or not whole:
@@ -150,7 +153,7 @@ class _Targets:
         self._user = user
         self._first: str | None = None
         self._home = ""
-        self._taken: set[bytes] = set()
+        self._taken: set[str] = set()
 
     async def add(self, path: str) -> None:
         """Take a path. Its letters tell what it means: whether links lead to the same file is not asked.
@@ -165,16 +168,18 @@ class _Targets:
             self._first = path  # for one alone it does not matter what it means
             return
         if not self._taken:
-            self._home = str((await ask(self._box, "expand", user=self._user, path=""))["path"])
+            home = (await ask(self._box, "expand", user=self._user, path=""))["path"]
+            self._home = str(home).rstrip("/")
             self._taken.add(self._meaning(self._first))
         meaning = self._meaning(path)
         if meaning in self._taken:
-            name = meaning.decode("utf-8", "replace")
-            raise HttpError(400, f"you cannot upload two files to the same path: {name}")
+            raise HttpError(400, f"you cannot upload two files to the same path: {meaning}")
         self._taken.add(meaning)
 
-    def _meaning(self, path: str) -> bytes:
-        return posixpath.normpath(expand_from(path, self._home))
+    def _meaning(self, path: str) -> str:
+        if path.isascii() and _PLAIN.fullmatch(path):
+            return f"{self._home}/{path}"
+        return os.fsdecode(posixpath.normpath(expand_from(path, self._home)))
 
 
 def file_error(error: OSError | UnknownUser | ValueError) -> HttpError:
@@ -253,11 +258,14 @@ async def _unpack(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         raise HttpError(400, "the gzip body is cut off")
 
 
-async def _beginning(content: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+async def _beginning(part: Part) -> tuple[bytes, bool]:
     """What a part begins with, and whether that is all of it, as it is of a small one."""
+    whole = part.take_whole(SMALL)
+    if whole is not None:
+        return whole, True
     pieces: list[bytes] = []
     size = 0
-    async for piece in content:
+    async for piece in part.content:
         pieces.append(piece)
         size += len(piece)
         if size > SMALL:

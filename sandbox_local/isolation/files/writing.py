@@ -18,11 +18,12 @@ from sandbox_local.isolation.files.entry import replace_metadata, text
 from sandbox_local.isolation.files.paths import OPEN, base_name, check_regular, expand, give, make_directories
 from sandbox_local.isolation.users import User
 
+_WRITE = os.O_WRONLY | os.O_CREAT | OPEN
+
 
 def open_write(user: str, path: str, metadata: Mapping[str, str]) -> tuple[dict[str, Any], list[int]]:
     """A descriptor that writes a regular file, emptied or made for it, with `metadata` and no other."""
-    owner = users.find(user)
-    fd, told = _open(expand(path, owner), owner, metadata)
+    fd, told = _Opening(users.find(user), metadata).open(path)
     return told, [fd]
 
 
@@ -40,12 +41,12 @@ def write_files(
     Returns:
         What `open_write` tells, for each that was written; and the error of the one that was not, if any.
     """
-    owner = users.find(user)
+    opening = _Opening(users.find(user), metadata)
     content = memoryview(binascii.a2b_base64(contents))
     written: list[dict[str, Any]] = []
     try:
         for path, length in files:
-            fd, told = _open(expand(path, owner), owner, metadata)
+            fd, told = opening.open(path)
             try:
                 own, content = content[:length], content[length:]
                 while own:
@@ -58,44 +59,44 @@ def write_files(
     return {"files": written}, []
 
 
-def _open(target: bytes, owner: User, metadata: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
-    """Open a regular file to write, emptied or made; also what is told of it."""
-    fd = _make(target)
-    made = fd is not None
-    if fd is None:
-        fd = _open_existing(target, owner)
-    try:
-        give(fd, owner)
-        if not made:
-            os.ftruncate(fd, 0)
-        recorded = replace_metadata(fd, metadata) if metadata or not made else {}
-        return fd, {"path": text(target), "name": base_name(target), "metadata": recorded}
-    except BaseException:
-        os.close(fd)
-        raise
+class _Opening:
+    """Opens files to write, for one operation."""
 
-
-def _make(target: bytes) -> int | None:
-    """A descriptor of a new file; None when one is there, links that lead nowhere included, or none can be
-    made just like that. What was made is a regular file, and none that the kernel makes up."""
-    try:
-        return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN, 0o666)
-    except OSError:
-        return None
-
-
-def _open_existing(target: bytes, owner: User) -> int:
-    try:
-        check_regular(os.stat(target), target)
-    except FileNotFoundError:
-        make_directories(posixpath.dirname(target), owner)
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | OPEN, 0o666)
-    try:
+    def __init__(self, owner: User, metadata: Mapping[str, str]) -> None:
+        self._owner = owner
+        self._metadata = metadata
         proc = os.stat("/proc").st_dev  # not a file system of its own to who works for gVisor
-        if check_regular(os.fstat(fd), target).st_dev == proc != os.stat("/").st_dev:
-            # Whoever gets the descriptor is not of this box, and the kernel judges a write by who does it.
-            raise ValueError(f"what the kernel makes up is written by commands only: {text(target)}")
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        self._made_up = proc if proc != os.stat("/").st_dev else None
+
+    def open(self, path: str) -> tuple[int, dict[str, Any]]:
+        """A descriptor of an empty file that is the owner's, and what is told of it."""
+        target = expand(path, self._owner)
+        try:
+            check_regular(os.stat(target), target)
+            fd, new = os.open(target, _WRITE, 0o666), False
+        except FileNotFoundError:
+            fd, new = self._make(target)
+        try:
+            if new:  # so it is a regular file, and empty
+                give(fd, self._owner)
+                recorded = replace_metadata(fd, self._metadata) if self._metadata else {}
+            else:
+                if check_regular(os.fstat(fd), target).st_dev == self._made_up:
+                    # Whoever gets the descriptor is not of this box, and the kernel judges a write by who
+                    # does it.
+                    raise ValueError(f"what the kernel makes up is written by commands only: {text(target)}")
+                give(fd, self._owner)
+                os.ftruncate(fd, 0)
+                recorded = replace_metadata(fd, self._metadata)
+            return fd, {"path": text(target), "name": base_name(target), "metadata": recorded}
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _make(self, target: bytes) -> tuple[int, bool]:
+        """A descriptor of a file that was missing; and whether it was made for that, and not by others."""
+        try:
+            return os.open(target, _WRITE | os.O_EXCL, 0o666), True
+        except OSError:  # the directory is missing, or a link leads here that led nowhere
+            make_directories(posixpath.dirname(target), self._owner)
+            return os.open(target, _WRITE, 0o666), False
