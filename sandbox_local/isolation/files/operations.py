@@ -9,7 +9,6 @@ contents pass through this process only where they are small and are written at 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import posixpath
 import socket
@@ -19,15 +18,15 @@ from typing import Any
 
 from sandbox_local.isolation import users
 from sandbox_local.isolation.files.entry import Names, entry, text
+from sandbox_local.isolation.files.listing import list_dir, list_small_dir
 from sandbox_local.isolation.files.paths import OPEN, base_name, check_regular, expand, give, make_directories
-from sandbox_local.isolation.files.trees import remove_tree, walk
+from sandbox_local.isolation.files.trees import remove_tree
 from sandbox_local.isolation.files.usage import usage
 from sandbox_local.isolation.files.watching import Watcher
 from sandbox_local.isolation.files.writing import open_write, write_files
 
 Answer = tuple[dict[str, Any], list[int]]
 
-_MAX_LISTING = 64 << 20  # bytes of the longest listing
 _MAX_PSEUDO_FILE = 4 << 20  # bytes taken of a file that the kernel makes up as it is read
 _COPY = 1 << 20
 
@@ -41,33 +40,6 @@ def describe(user: str, path: str) -> Answer:
 def expand_path(user: str, path: str) -> Answer:
     """What a path means to a user; whether anything is there is not asked."""
     return {"path": text(posixpath.normpath(expand(path, users.find(user))))}, []
-
-
-def list_dir(user: str, path: str, depth: int) -> Answer:
-    """The entries below a directory, as a descriptor to read one JSON object a line from.
-
-    Entries that vanish meanwhile are left out, and so are those whose path is too long for the kernel.
-    """
-    viewer = users.find(user)
-    root = posixpath.normpath(expand(path, viewer))
-    names = Names(viewer)
-    listing = os.memfd_create("listing", os.MFD_CLOEXEC)
-    try:
-        size = 0
-        with open(listing, "wb", closefd=False) as lines:
-            for found in walk(root, max(depth, 1), _MAX_LISTING):
-                try:
-                    line = json.dumps(entry(found, names)).encode() + b"\n"
-                except OSError:
-                    continue
-                size += len(line)
-                if size > _MAX_LISTING:
-                    raise OSError(errno.EOVERFLOW, "too many entries to list at once")
-                lines.write(line)
-    except BaseException:
-        os.close(listing)
-        raise
-    return {"size": size}, [listing]
 
 
 def make_dir(user: str, path: str) -> Answer:
@@ -226,3 +198,6 @@ LONG: dict[str, Callable[..., Answer]] = {
     "watch": watch,
 }
 """The operations that may take long."""
+
+SMALL: dict[str, Callable[..., Answer | None]] = {"list_dir": list_small_dir}
+"""Those of them that are tried at once, since there is usually little to do; None says that it is much."""
