@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
 import os
 import posixpath
@@ -93,10 +91,6 @@ class Uploads:
         try:
             try:
                 await self._store_parts(multipart, batch, user, request.parameter("path"), metadata)
-            except asyncio.CancelledError:
-                with contextlib.suppress(Exception):
-                    await batch.send()
-                raise
             except Exception:
                 await batch.send()  # what came whole is stored; what fails in that went wrong before the rest
                 raise
