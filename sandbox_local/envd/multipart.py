@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 _MAX_HEADER = 16 << 10  # bytes of the header fields of one part
 _MAX_BOUNDARY = 200
+_LARGE = 16 << 10  # bytes of a piece that is worth more than one look
 _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"]*))', re.DOTALL)
 _QUOTED_PAIR = re.compile(r'\\([()<>@,;:\\"/\[\]?=])')
 _AFTER_DELIMITER = (b"-", b"\r", b" ", b"\t")  # otherwise it is only the beginning of a longer line
@@ -146,7 +147,24 @@ class Multipart:
                 del self._buffer[:found]
                 yield chunk
             else:
-                await self._more()
+                piece = await self._next_piece()
+                if len(piece) < _LARGE or not self._is_content(piece):
+                    self._buffer += piece
+                    continue
+                # As it came: a copy of a long file takes longer than all else that is done with it.
+                if self._buffer:
+                    yield bytes(self._buffer)
+                yield memoryview(piece)[: 1 - len(delimiter)]  # type: ignore[misc]  # as good as bytes
+                self._buffer[:] = piece[1 - len(delimiter) :]
+
+    def _is_content(self, piece: bytes) -> bool:
+        """Whether no delimiter begins in what is here and the piece that follows it, but for its very end."""
+        size = len(self._delimiter) - 1
+        return (
+            len(self._buffer) <= size
+            and self._delimiter not in piece
+            and self._delimiter not in self._buffer + piece[:size]
+        )
 
     async def _read_header(self) -> str:
         """The field that tells what a part is, after the rest of the delimiter's line; empty if missing."""
@@ -173,7 +191,10 @@ class Multipart:
         return bytes(self._buffer[:size])
 
     async def _more(self) -> None:
+        self._buffer += await self._next_piece()
+
+    async def _next_piece(self) -> bytes:
         try:
-            self._buffer += await anext(self._body)
+            return await anext(self._body)
         except StopAsyncIteration:
             raise MultipartError("the body ends before its last boundary") from None

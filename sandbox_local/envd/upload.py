@@ -17,9 +17,10 @@ from sandbox_local.envd.multipart import Multipart, MultipartError, Part, parse_
 from sandbox_local.http import Body, HttpError, Request, Response
 from sandbox_local.isolation.base import Box, UnknownUser
 from sandbox_local.isolation.files.paths import expand_from
-from sandbox_local.threads import run_to_end, write_all
+from sandbox_local.threads import Writer, run_to_end
 
-_PIECE = 256 << 10  # bytes written, or unpacked, at once
+_PIECE = 256 << 10  # bytes unpacked at once
+_WRITTEN = 512 << 10  # bytes written at once
 _MAX_PARTS = 10_000
 _MAX_COMPOSITION = 4 << 20  # bytes of the request that names the files
 
@@ -274,16 +275,17 @@ async def _joined(beginning: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator
 
 
 async def _write(fd: int, content: AsyncIterator[bytes]) -> None:
-    """Write a file off the event loop, a piece at a time."""
+    """Write a file off the event loop, while what follows arrives."""
     if isinstance(content, Body):
         await content.save(fd)
         return
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in content:
-        pieces.append(piece)
-        size += len(piece)
-        if size >= _PIECE:
-            await run_to_end(write_all, fd, *pieces)
-            pieces, size = [], 0
-    await run_to_end(write_all, fd, *pieces)
+    async with Writer(fd) as writer:
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in content:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= _WRITTEN:
+                await writer.write(*pieces)
+                pieces, size = [], 0
+        await writer.write(*pieces)

@@ -66,7 +66,7 @@ def entry(path: bytes, names: Names) -> dict[str, Any]:
         OSError: There is no such file, or it can't be looked at.
     """
     name = posixpath.basename(posixpath.normpath(path)) or b"/"
-    usual = {"symlink_target": None, "is_symlink": False, "metadata": {}}
+    usual: dict[str, Any] = {"symlink_target": None, "is_symlink": False, "metadata": {}}
     return {**usual, **listed(path, name, names)}
 
 
