@@ -48,7 +48,6 @@ class Writer:
         if kind is None:
             await self._finish()
         elif self._writing is not None:
-            self._writing.cancel()
             while not self._writing.done():
                 try:
                     await asyncio.wait([self._writing])

@@ -41,7 +41,13 @@ class Decoder:
         """The piece of output that these bytes complete, if any."""
         if channel == "pty":
             return None, None, data
-        text = self._text(channel, data, final)
+        if channel in self._begun or final:
+            text = self._text(channel, data, final)
+        else:
+            try:
+                text = data.decode()  # whole characters, as nearly always: far quicker than what keeps a rest
+            except UnicodeDecodeError:
+                text = self._text(channel, data, final)
         if not text:
             return None
         return (text, None, None) if channel == "stdout" else (None, text, None)
@@ -53,11 +59,6 @@ class Decoder:
                 yield piece
 
     def _text(self, channel: Channel, data: bytes, final: bool) -> str:
-        if channel not in self._begun:
-            try:
-                return data.decode()  # whole characters, as nearly always: far quicker than what keeps a rest
-            except UnicodeDecodeError:
-                pass
         decoder = self._decoders[channel]
         text = decoder.decode(data, final)
         if decoder.getstate()[0]:
@@ -118,13 +119,16 @@ class Transcript(Progress):
         try:
             for message in stream:
                 event = message.event
+                if event.HasField("data"):
+                    output = event.data
+                    if channel := output.WhichOneof("output"):
+                        data = getattr(output, channel)
+                        self._append(channel, data)
+                        if deliver is not None and (piece := decoder.feed(channel, data)):
+                            deliver(piece)
+                    continue
                 kind = event.WhichOneof("event")
-                if kind == "data" and (channel := event.data.WhichOneof("output")):
-                    data = getattr(event.data, channel)
-                    self._append(channel, data)
-                    if deliver is not None and (piece := decoder.feed(channel, data)):
-                        deliver(piece)
-                elif kind == "start":
+                if kind == "start":
                     with self._changed:
                         self.pid = event.start.pid
                         self._changed.notify_all()
@@ -152,10 +156,11 @@ class Transcript(Progress):
 
     def _append(self, channel: Channel, data: bytes) -> None:
         with self._mutex:
-            self._kept.append(channel, data)
+            kept = self._kept
+            kept.append(channel, data)
             if self._waiters:
                 self._changed.notify_all()
-            if self._limit is not None and self._kept.size > self._limit:
+            if self._limit is not None and kept.size > self._limit:
                 self._drop_oldest(down_to=self._limit * 3 // 4)  # many at once: shifting a long list costs
 
     def _drop_oldest(self, down_to: int) -> None:
