@@ -3,6 +3,7 @@ do."""
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -41,6 +42,7 @@ class Batch:
         self._files: list[tuple[str, int]] = []
         self._pieces: list[bytes] = []
         self._size = 0
+        self._sending: asyncio.Task[None] | None = None
 
     @property
     def full(self) -> bool:
@@ -54,18 +56,45 @@ class Batch:
         self._size += len(path) + len(content)
 
     async def send(self) -> None:
-        """Have all files that wait written, each in its turn.
+        """Have all files that wait written, each in its turn, while others are got: once those of the message
+        before are.
 
         Raises:
-            OSError: One can't be written; those before it are.
+            OSError: One of those before can't be written; what is before that one is, and nothing after it.
             ValueError: The same, because its path can't be one.
             UnknownUser: The box has no such user.
             BoxGone: The box has ended.
         """
-        if not self._files:
-            return
-        files, contents = self._files, b"".join(self._pieces)
-        self._files, self._pieces, self._size = [], [], 0  # whatever comes of it, nothing is sent twice
+        await self._settle()
+        if self._files:
+            self._sending = asyncio.create_task(self._write(*self._take()))
+            self._sending.add_done_callback(_look_at)
+
+    async def finish(self) -> None:
+        """Send what waits, and see that it is written; raises as `send`."""
+        await self.send()
+        await self._settle()
+
+    def give_up(self) -> None:
+        """Wait no longer for what is on its way."""
+        if self._sending is not None:
+            self._sending.cancel()
+
+    async def _settle(self) -> None:
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            try:
+                await sending
+            except BaseException:
+                self._take()  # nothing is written after one that can't be
+                raise
+
+    def _take(self) -> tuple[list[tuple[str, int]], bytes]:
+        taken = self._files, b"".join(self._pieces)
+        self._files, self._pieces, self._size = [], [], 0
+        return taken
+
+    async def _write(self, files: list[tuple[str, int]], contents: bytes) -> None:
         told = await ask(
             self._box,
             "write_files",
@@ -79,6 +108,12 @@ class Batch:
             raise restore(told["error"])
         if len(told["files"]) != len(files):
             raise RuntimeError("the sandbox has not told of each file that was sent")
+
+
+def _look_at(sending: asyncio.Task[None]) -> None:
+    """Whoever gave up does not ask how it went, and need not be told."""
+    if not sending.cancelled():
+        sending.exception()
 
 
 def described(told: Mapping[str, Any]) -> dict[str, Any]:

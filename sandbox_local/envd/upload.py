@@ -93,13 +93,15 @@ class Uploads:
             try:
                 await self._store_parts(multipart, batch, user, request.parameter("path"), metadata)
             except Exception:
-                await batch.send()  # what came whole is stored; what fails in that went wrong before the rest
+                await batch.finish()  # what came whole is stored, and what fails in that went wrong first
                 raise
-            await batch.send()
+            await batch.finish()
         except MultipartError as error:
             raise HttpError(500, f"the multipart body is broken: {error}") from None
         except (OSError, UnknownUser, ValueError) as error:
             raise file_error(error) from None
+        finally:
+            batch.give_up()
         return batch.stored
 
     async def _store_parts(
@@ -117,9 +119,10 @@ class Uploads:
             beginning, whole = await _beginning(part)
             if whole:
                 batch.add(target, beginning)
-            if batch.full or not whole:
-                await batch.send()
-            if not whole:
+                if batch.full:
+                    await batch.send()
+            else:
+                await batch.finish()
                 content = _joined(beginning, part.content)
                 batch.stored.append(await self._store(content, user, target, metadata))
         raise HttpError(400, f"the form has more than {_MAX_PARTS} parts")
