@@ -18,25 +18,33 @@ _TYPES = {
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 # What datetime can tell: the years 1 to 9999. Files can have times beyond.
 _FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799
+_LAST_NANO = 999_999_999
 
 
 def entry_info(entry: filesystem_pb2.EntryInfo) -> EntryInfo:
     """The same under the documented names."""
-    return EntryInfo(
-        name=entry.name,
-        type=FileType.SYMLINK if entry.is_symlink else _TYPES.get(entry.type),
-        path=entry.path,
-        size=entry.size,
-        mode=entry.mode,
-        permissions=entry.permissions,
-        owner=entry.owner,
-        group=entry.group,
-        modified_time=_time(entry.modified_time),
-        symlink_target=entry.symlink_target if entry.HasField("symlink_target") else None,
-        metadata=dict(entry.metadata) or None,
-    )
+    metadata, links = entry.metadata, entry.HasField("symlink_target")
+    info = object.__new__(EntryInfo)
+    # Not by the constructor of a frozen class, which takes most of the time that a long listing takes.
+    fields = info.__dict__
+    fields["name"] = entry.name
+    fields["type"] = FileType.SYMLINK if entry.is_symlink else _TYPES.get(entry.type)
+    fields["path"] = entry.path
+    fields["size"] = entry.size
+    fields["mode"] = entry.mode
+    fields["permissions"] = entry.permissions
+    fields["owner"] = entry.owner
+    fields["group"] = entry.group
+    fields["modified_time"] = _time(entry.modified_time)
+    fields["symlink_target"] = entry.symlink_target if links else None
+    fields["metadata"] = dict(metadata) if metadata else None
+    return info
 
 
 def _time(stamp: Timestamp) -> datetime:
-    seconds = min(max(stamp.seconds, _FIRST_SECOND), _LAST_SECOND)
-    return _EPOCH + timedelta(seconds=seconds, microseconds=min(max(stamp.nanos, 0), 999_999_999) // 1000)
+    seconds, nanos = stamp.seconds, stamp.nanos
+    if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
+        seconds = min(max(seconds, _FIRST_SECOND), _LAST_SECOND)
+    if not 0 <= nanos <= _LAST_NANO:
+        nanos = min(max(nanos, 0), _LAST_NANO)
+    return _EPOCH + timedelta(0, seconds, nanos // 1000)

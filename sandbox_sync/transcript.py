@@ -8,24 +8,22 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sandbox_sync.background import Progress
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import ConnectionException, IncompleteCallException, SandboxException
+from sandbox_sync.retained import Channel, Retained
 
 if TYPE_CHECKING:
     from sandbox_sync_rpc import process_pb2
 
     from sandbox_sync.transport.streams import RpcStream
 
-Channel: TypeAlias = Literal["stdout", "stderr", "pty"]
 Piece: TypeAlias = "tuple[str | None, str | None, bytes | None]"
 """A piece of output as (stdout, stderr, pty); exactly one of them is set."""
 
 _CHANNELS_OF_TEXT: tuple[Channel, ...] = ("stdout", "stderr")
-
-_CHUNK_OVERHEAD = 128  # bytes that a chunk takes beside its data: many small ones must not escape the bound
 
 PATIENCE_SECONDS = 30.0
 """How long the command is held up by an iteration that lags behind by the whole limit and stands still."""
@@ -43,7 +41,13 @@ class Decoder:
         """The piece of output that these bytes complete, if any."""
         if channel == "pty":
             return None, None, data
-        text = self._text(channel, data, final)
+        if channel in self._begun or final:
+            text = self._text(channel, data, final)
+        else:
+            try:
+                text = data.decode()  # whole characters, as nearly always: far quicker than what keeps a rest
+            except UnicodeDecodeError:
+                text = self._text(channel, data, final)
         if not text:
             return None
         return (text, None, None) if channel == "stdout" else (None, text, None)
@@ -55,11 +59,6 @@ class Decoder:
                 yield piece
 
     def _text(self, channel: Channel, data: bytes, final: bool) -> str:
-        if channel not in self._begun:
-            try:
-                return data.decode()  # whole characters, as nearly always: far quicker than what keeps a rest
-            except UnicodeDecodeError:
-                pass
         decoder = self._decoders[channel]
         text = decoder.decode(data, final)
         if decoder.getstate()[0]:
@@ -94,9 +93,7 @@ class Transcript(Progress):
         self.pid = pid
         self.end: process_pb2.ProcessEvent.EndEvent | None = None
         self._limit = limit
-        self._chunks: list[tuple[Channel, bytes]] = []
-        self._dropped = 0  # chunks that are gone, which is the number of the oldest one kept
-        self._size = 0
+        self._kept = Retained()
         self._reserved = _Iteration(0) if to_iterate else None
         self._iterations = {self._reserved} if self._reserved else set()
 
@@ -108,7 +105,7 @@ class Transcript(Progress):
     @property
     def truncated(self) -> bool:
         """Whether output was dropped to keep within the limit."""
-        return self._dropped > 0
+        return self._kept.dropped > 0
 
     # Writing
 
@@ -122,13 +119,16 @@ class Transcript(Progress):
         try:
             for message in stream:
                 event = message.event
+                if event.HasField("data"):
+                    output = event.data
+                    if channel := output.WhichOneof("output"):
+                        data = getattr(output, channel)
+                        self._append(channel, data)
+                        if deliver is not None and (piece := decoder.feed(channel, data)):
+                            deliver(piece)
+                    continue
                 kind = event.WhichOneof("event")
-                if kind == "data" and (channel := event.data.WhichOneof("output")):
-                    data = getattr(event.data, channel)
-                    self._append(channel, data)
-                    if deliver is not None and (piece := decoder.feed(channel, data)):
-                        deliver(piece)
-                elif kind == "start":
+                if kind == "start":
                     with self._changed:
                         self.pid = event.start.pid
                         self._changed.notify_all()
@@ -156,22 +156,18 @@ class Transcript(Progress):
 
     def _append(self, channel: Channel, data: bytes) -> None:
         with self._mutex:
-            self._chunks.append((channel, data))
-            self._size += len(data) + _CHUNK_OVERHEAD
+            kept = self._kept
+            kept.append(channel, data)
             if self._waiters:
                 self._changed.notify_all()
-            if self._limit is not None and self._size > self._limit:
+            if self._limit is not None and kept.size > self._limit:
                 self._drop_oldest(down_to=self._limit * 3 // 4)  # many at once: shifting a long list costs
 
     def _drop_oldest(self, down_to: int) -> None:
-        count = 0
-        while self._size > down_to:
-            self._size -= len(self._chunks[count][1]) + _CHUNK_OVERHEAD
-            count += 1
+        count = self._kept.beginning(self._kept.size - down_to)
         for iteration in [*self._iterations]:
-            self._wait_for(iteration, self._dropped + count)
-        del self._chunks[:count]
-        self._dropped += count
+            self._wait_for(iteration, self._kept.dropped + count)
+        self._kept.drop(count)
 
     def _wait_for(self, iteration: _Iteration, position: int) -> None:
         """Let an iteration come up to a position, as long as it gets on."""
@@ -191,7 +187,7 @@ class Transcript(Progress):
     def data(self, channel: Channel) -> bytes:
         """What is kept of a channel's output so far."""
         with self._lock():
-            return b"".join(data for name, data in self._chunks if name == channel)
+            return self._kept.data(channel)
 
     def text(self, channel: Channel) -> str:
         """The same as text; a last character that is not whole yet is left out while more may come."""
@@ -207,15 +203,15 @@ class Transcript(Progress):
         """
         decoder = Decoder()
         with self._lock():
-            iteration = self._reserved or _Iteration(self._dropped)
+            iteration = self._reserved or _Iteration(self._kept.dropped)
             self._reserved = None
             self._iterations.add(iteration)
         try:
             while self._wait(lambda: self._is_beyond(iteration.position), deadline):
                 with self._lock():
-                    settled = self.settled
-                    missed = self._dropped - iteration.position
-                    chunks = self._chunks[max(0, -missed) :]
+                    missed = self._kept.dropped - iteration.position
+                    chunks = self._kept.after(max(iteration.position, self._kept.dropped))
+                    settled = self.settled and iteration.position + len(chunks) == self._kept.end
                 if missed > 0:
                     raise SandboxException(
                         f"Command {self.pid} wrote on while nobody iterated: {missed} chunks were dropped"
@@ -236,7 +232,7 @@ class Transcript(Progress):
                     self._changed.notify_all()
 
     def _is_beyond(self, position: int) -> bool:
-        return self.settled or position < self._dropped + len(self._chunks)
+        return self.settled or position < self._kept.end
 
     def wait_for_pid(self, deadline: Deadline) -> int | None:
         """The command's process id; None if it is not known when the time is up or the command is settled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from sides.usage import Sample
 from sandbox_local import LocalServer
 
 _ROOT = Path(__file__).resolve().parent.parent
+
+# Seconds after which a side that says nothing is taken to hang.
+_PATIENCE = 120
 
 
 class SideFailed(Exception):
@@ -65,6 +69,10 @@ class Worker:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], _PATIENCE)
+        if not ready:
+            self._process.kill()
+            raise SideFailed(f"{self._side} was not done after {_PATIENCE} s")
         line = self._process.stdout.readline()
         if not line:
             raise SideFailed(f"{self._side} has ended")

@@ -46,6 +46,7 @@ class Floor(RawSandbox):
         host, _, port = place.events_url.removeprefix("http://").rpartition(":")
         self._events_at = (host, int(port)) if port else None
         self._file: IO[bytes] | None = None
+        self._is_there: set[str] = set()
         self._small = b"".join(
             b"%b%b\r\n" % (_part(f"small/{number:04}"), os.urandom(1024)) for number in range(sizes.files)
         )
@@ -117,6 +118,12 @@ class Floor(RawSandbox):
         while offset < length:
             offset += os.sendfile(self._line.fileno(), self._file.fileno(), offset, length - offset)
         self._answer(last)
+        self._is_there.add("file")
+
+    def ready_file_down(self) -> None:
+        if "file" not in self._is_there:
+            self.ready_file_up()
+            self.file_up()
 
     def file_down(self) -> None:
         buffer = memoryview(bytearray(_BLOCK))
@@ -125,6 +132,11 @@ class Floor(RawSandbox):
     def write_many(self) -> None:
         answer = self._call("POST", "/files?username=user", _MULTIPART, self._small + _END_OF_PARTS)
         assert len(json.loads(answer)) == self.sizes.files
+        self._is_there.add("small")
+
+    def ready_list_many(self) -> None:
+        if "small" not in self._is_there:
+            self.write_many()
 
     def list_many(self) -> None:
         assert self._listed("small") == self.sizes.files

@@ -117,6 +117,11 @@ class Sdk:
     def file_up(self) -> None:
         self.sandbox.files.write("file", self._file)
 
+    def ready_file_down(self) -> None:
+        if not self.sandbox.files.exists("file"):
+            self.ready_file_up()
+            self.file_up()
+
     def file_down(self) -> None:
         size = 0
         for piece in self.sandbox.files.read("file", format="stream"):
@@ -125,6 +130,10 @@ class Sdk:
 
     def write_many(self) -> None:
         assert len(self.sandbox.files.write_files(self._small)) == self.sizes.files
+
+    def ready_list_many(self) -> None:
+        if not self.sandbox.files.exists("small"):
+            self.write_many()
 
     def list_many(self) -> None:
         assert len(self.sandbox.files.list("small")) == self.sizes.files

@@ -20,6 +20,8 @@ from sandbox_local.rpc import Code, Context, RpcError
 
 _T = TypeVar("_T")
 
+_NO_FILE = "the sandbox answered with something that is no file"
+
 
 async def ask(box: Box, operation: str, **arguments: Any) -> dict[str, Any]:
     """Run an operation that answers without a descriptor; raises what `Box.files` raises."""
@@ -33,12 +35,22 @@ async def open_file(box: Box, operation: str, **arguments: Any) -> tuple[dict[st
 
     Raises what `Box.files` raises.
     """
+    answer, fd = await perhaps_open_file(box, operation, **arguments)
+    if fd is None:
+        raise OSError(errno.EIO, _NO_FILE)
+    return answer, fd
+
+
+async def perhaps_open_file(box: Box, operation: str, **arguments: Any) -> tuple[dict[str, Any], int | None]:
+    """The same for one that opens a file where the answer alone does not tell all."""
     answer, fds = await box.files(operation, **arguments)
+    if not fds:
+        return answer, None
     if len(fds) == 1 and stat.S_ISREG(os.fstat(fds[0]).st_mode):
         open_files.note(box, fds[0])
         return answer, fds[0]
     _close(fds)
-    raise OSError(errno.EIO, "the sandbox answered with something that is no file")
+    raise OSError(errno.EIO, _NO_FILE)
 
 
 async def open_socket(box: Box, operation: str, **arguments: Any) -> socket.socket:
@@ -74,7 +86,7 @@ class RpcFiles:
         """Run an operation.
 
         Args:
-            how: `ask`, `open_file` or `open_socket`.
+            how: `ask`, `open_file`, `perhaps_open_file` or `open_socket`.
             operation: Its name.
             context: Of the call.
             codes: What an errno means; one that is not here is INTERNAL.

@@ -13,19 +13,26 @@ _FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799  # the years 1 to 9999,
 
 def entry_info(entry: Mapping[str, Any]) -> pb.EntryInfo:
     """The message that tells what the box told of a file."""
-    info = pb.EntryInfo(
-        name=entry["name"],
-        type=_TYPES.get(entry["type"], pb.FILE_TYPE_UNSPECIFIED),
-        path=entry["path"],
-        size=entry["size"],
-        mode=entry["mode"],
-        permissions=entry["permissions"],
-        owner=entry["owner"],
-        group=entry["group"],
-        symlink_target=entry["symlink_target"],
-        metadata=entry["metadata"],
-        is_symlink=entry["is_symlink"],
-    )
-    seconds, info.modified_time.nanos = divmod(entry["mtime_ns"], 1_000_000_000)
-    info.modified_time.seconds = min(max(seconds, _FIRST_SECOND), _LAST_SECOND)
-    return info
+    return pb.EntryInfo(**fields(entry))
+
+
+def fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of that message: messages that hold many of them are made of these faster."""
+    seconds, nanos = divmod(entry["mtime_ns"], 1_000_000_000)
+    told = {
+        "name": entry["name"],
+        "type": _TYPES.get(entry["type"], pb.FILE_TYPE_UNSPECIFIED),
+        "path": entry["path"],
+        "size": entry["size"],
+        "mode": entry["mode"],
+        "permissions": entry["permissions"],
+        "owner": entry["owner"],
+        "group": entry["group"],
+        "modified_time": {"seconds": min(max(seconds, _FIRST_SECOND), _LAST_SECOND), "nanos": nanos},
+    }
+    if entry.get("is_symlink"):
+        told["is_symlink"] = True
+        told["symlink_target"] = entry["symlink_target"]
+    if metadata := entry.get("metadata"):
+        told["metadata"] = metadata
+    return told

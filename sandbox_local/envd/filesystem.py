@@ -10,12 +10,15 @@ from typing import Any
 
 from sandbox_sync_rpc import filesystem_pb2 as pb
 
-from sandbox_local.envd.boxfiles import RpcFiles, ask, open_file
-from sandbox_local.envd.entries import entry_info
+from sandbox_local.envd.boxfiles import RpcFiles, ask, perhaps_open_file
+from sandbox_local.envd.entries import entry_info, fields
 from sandbox_local.rpc import Code, Context, RpcError
 from sandbox_local.threads import run_to_end
 
 _MAX_LISTING = 80 << 20  # bytes taken of a listing; the worker bounds it too, but nobody trusts it
+
+_MAX_SMALL_LISTING = 1000  # entries of one that comes without a file
+_WITHOUT_END = "the sandbox gave a listing without end"
 
 _MISSING = {errno.ENOENT: Code.NOT_FOUND}
 _EXISTING = {errno.EEXIST: Code.ALREADY_EXISTS}
@@ -62,8 +65,12 @@ class FilesystemService:
     async def list_dir(self, request: pb.ListDirRequest, context: Context) -> pb.ListDirResponse:
         """The entries below a directory."""
         wanted = {"path": request.path, "depth": request.depth}
-        _, listing = await self._files.do(open_file, "list_dir", context, _UNLISTABLE, **wanted)
-        return await run_to_end(_read_listing, listing)
+        told, listing = await self._files.do(perhaps_open_file, "list_dir", context, _UNLISTABLE, **wanted)
+        if listing is not None:
+            return await run_to_end(_read_listing, listing)
+        if len(told["entries"]) > _MAX_SMALL_LISTING:
+            raise RpcError(Code.INTERNAL, _WITHOUT_END)
+        return pb.ListDirResponse(entries=map(fields, told["entries"]))
 
     async def remove(self, request: pb.RemoveRequest, context: Context) -> pb.RemoveResponse:
         """Remove an entry and all below it."""
@@ -75,6 +82,9 @@ def _read_listing(fd: int) -> pb.ListDirResponse:
     """Read what `list_dir` of the file worker wrote, and close it."""
     with open(fd, "rb") as listing:
         if os.fstat(fd).st_size > _MAX_LISTING:
-            raise RpcError(Code.INTERNAL, "the sandbox gave a listing without end")
+            raise RpcError(Code.INTERNAL, _WITHOUT_END)
         listing.seek(0)
-        return pb.ListDirResponse(entries=[entry_info(json.loads(line)) for line in listing])
+        answer = pb.ListDirResponse()
+        for line in listing:
+            answer.MergeFrom(pb.ListDirResponse(entries=map(fields, json.loads(line))))
+        return answer

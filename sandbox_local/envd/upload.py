@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
+import re
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from sandbox_local.envd.batch import SMALL, Batch, described, sent_while_waiting
 from sandbox_local.envd.boxfiles import ask, open_file
 from sandbox_local.envd.faults import unable
-from sandbox_local.envd.multipart import Multipart, MultipartError, parse_field
+from sandbox_local.envd.multipart import Multipart, MultipartError, Part, parse_field
 from sandbox_local.http import Body, HttpError, Request, Response
 from sandbox_local.isolation.base import Box, UnknownUser
-from sandbox_local.threads import run_to_end, write_all
+from sandbox_local.isolation.files.paths import expand_from
+from sandbox_local.threads import Writer, run_to_end
 
-_PIECE = 256 << 10  # bytes written, or unpacked, at once
+_PIECE = 256 << 10  # bytes unpacked at once
+_WRITTEN = 512 << 10  # bytes written at once
 _MAX_PARTS = 10_000
 _MAX_COMPOSITION = 4 << 20  # bytes of the request that names the files
+
+_PLAIN = re.compile(r"[^/~.\0][^/\0]*(?:/[^/.\0][^/\0]*)*")  # a path below the home, just as it is meant
 
 _METADATA = "x-metadata-"
 _METADATA_KEY = 246  # bytes of the longest key
@@ -34,7 +41,7 @@ class Uploads:
 
     async def write(self, request: Request, user: str) -> Response:
         """Store the files of a request, each in place: a file that breaks off in the middle is left as far as
-        it came.
+        it came, or, if it is a small one of a form, as it was.
 
         Args:
             request: A POST of /files.
@@ -44,22 +51,15 @@ class Uploads:
             HttpError: 400, 401, 500 or 507; files that were complete before stay written.
         """
         kind, parameters = parse_field(request.headers.get("content-type", ""))
-        path = request.parameter("path")
         metadata = read_metadata(request)
-        body = _decoded(request)
         if kind == "application/octet-stream":
+            path = request.parameter("path")
             if not path:
                 raise HttpError(400, "the query parameter path is missing")
-            return Response.json(200, [await self._store(body, user, path, metadata)])
+            return Response.json(200, [await self._store(_decoded(request), user, path, metadata)])
         if kind.startswith("multipart/"):
-            try:
-                multipart = Multipart(body, parameters.get("boundary", ""))
-            except MultipartError as error:
-                raise HttpError(400, str(error)) from None
-            try:
-                return Response.json(200, await self._store_parts(multipart, user, path, metadata))
-            except MultipartError as error:
-                raise HttpError(500, f"the multipart body is broken: {error}") from None
+            files = await self._store_form(request, parameters.get("boundary", ""), user, metadata)
+            return Response.json(200, files)
         raise HttpError(400, f"content type {kind!r} is neither a form nor application/octet-stream")
 
     async def compose(self, request: Request, user: str) -> Response:
@@ -80,23 +80,51 @@ class Uploads:
             raise file_error(error) from None
         return Response.json(200, {"path": answer["path"], "name": answer["name"], "type": "file"})
 
-    async def _store_parts(
-        self, multipart: Multipart, user: str, path: str | None, metadata: Mapping[str, str]
+    async def _store_form(
+        self, request: Request, boundary: str, user: str, metadata: Mapping[str, str]
     ) -> list[dict[str, Any]]:
-        stored: list[dict[str, Any]] = []
-        taken: set[str] = set()
+        batch = Batch(self._box, user, metadata)
+        body = sent_while_waiting(batch, _decoded(request), request.body)
+        try:
+            multipart = Multipart(body, boundary)
+        except MultipartError as error:
+            raise HttpError(400, str(error)) from None
+        try:
+            try:
+                await self._store_parts(multipart, batch, user, request.parameter("path"), metadata)
+            except Exception:
+                await batch.finish()  # what came whole is stored, and what fails in that went wrong first
+                raise
+            await batch.finish()
+        except MultipartError as error:
+            raise HttpError(500, f"the multipart body is broken: {error}") from None
+        except (OSError, UnknownUser, ValueError) as error:
+            raise file_error(error) from None
+        finally:
+            batch.give_up()
+        return batch.stored
+
+    async def _store_parts(
+        self, multipart: Multipart, batch: Batch, user: str, path: str | None, metadata: Mapping[str, str]
+    ) -> None:
+        targets = _Targets(self._box, user)
         for _ in range(_MAX_PARTS):
             part = await multipart.next_part()
             if part is None:
-                return stored
+                return
             if part.name != "file":
                 continue
             target = path or part.filename
-            resolved = await self._resolve(user, target)
-            if resolved in taken:
-                raise HttpError(400, f"you cannot upload two files to the same path: {resolved}")
-            taken.add(resolved)
-            stored.append(await self._store(part.content, user, target, metadata))
+            await targets.add(target)
+            beginning, whole = await _beginning(part)
+            if whole:
+                batch.add(target, beginning)
+                if batch.full:
+                    await batch.send()
+            else:
+                await batch.finish()
+                content = _joined(beginning, part.content)
+                batch.stored.append(await self._store(content, user, target, metadata))
         raise HttpError(400, f"the form has more than {_MAX_PARTS} parts")
 
     async def _store(
@@ -112,17 +140,44 @@ class Uploads:
                 os.close(fd)
         except (OSError, UnknownUser, ValueError) as error:
             raise file_error(error) from None
-        stored = {"path": answer["path"], "name": answer["name"], "type": "file"}
-        if answer["metadata"]:
-            stored["metadata"] = answer["metadata"]
-        return stored
+        return described(answer)
 
-    async def _resolve(self, user: str, path: str) -> str:
-        """The path that `path` means to a user."""
-        try:
-            return str((await ask(self._box, "expand", user=user, path=path))["path"])
-        except (OSError, UnknownUser, ValueError) as error:
-            raise file_error(error) from None
+
+class _Targets:
+    """Where the files of a form go, each to another place."""
+
+    def __init__(self, box: Box, user: str) -> None:
+        self._box = box
+        self._user = user
+        self._first: str | None = None
+        self._home = ""
+        self._taken: set[str] = set()
+
+    async def add(self, path: str) -> None:
+        """Take a path. Its letters tell what it means: whether links lead to the same file is not asked.
+
+        Raises:
+            HttpError: It means the same as one before (400).
+            ValueError: It can't be a path.
+            OSError: The box does not answer.
+            UnknownUser: It has no such user.
+        """
+        if self._first is None:
+            self._first = path  # for one alone it does not matter what it means
+            return
+        if not self._taken:
+            home = (await ask(self._box, "expand", user=self._user, path=""))["path"]
+            self._home = str(home).rstrip("/")
+            self._taken.add(self._meaning(self._first))
+        meaning = self._meaning(path)
+        if meaning in self._taken:
+            raise HttpError(400, f"you cannot upload two files to the same path: {meaning}")
+        self._taken.add(meaning)
+
+    def _meaning(self, path: str) -> str:
+        if path.isascii() and _PLAIN.fullmatch(path):
+            return f"{self._home}/{path}"
+        return os.fsdecode(posixpath.normpath(expand_from(path, self._home)))
 
 
 def file_error(error: OSError | UnknownUser | ValueError) -> HttpError:
@@ -201,17 +256,39 @@ async def _unpack(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         raise HttpError(400, "the gzip body is cut off")
 
 
+async def _beginning(part: Part) -> tuple[bytes, bool]:
+    """What a part begins with, and whether that is all of it, as it is of a small one."""
+    whole = part.take_whole(SMALL)
+    if whole is not None:
+        return whole, True
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in part.content:
+        pieces.append(piece)
+        size += len(piece)
+        if size > SMALL:
+            return b"".join(pieces), False
+    return b"".join(pieces), True
+
+
+async def _joined(beginning: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield beginning
+    async for piece in rest:
+        yield piece
+
+
 async def _write(fd: int, content: AsyncIterator[bytes]) -> None:
-    """Write a file off the event loop, a piece at a time."""
+    """Write a file off the event loop, while what follows arrives."""
     if isinstance(content, Body):
         await content.save(fd)
         return
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in content:
-        pieces.append(piece)
-        size += len(piece)
-        if size >= _PIECE:
-            await run_to_end(write_all, fd, *pieces)
-            pieces, size = [], 0
-    await run_to_end(write_all, fd, *pieces)
+    async with Writer(fd) as writer:
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in content:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= _WRITTEN:
+                await writer.write(*pieces)
+                pieces, size = [], 0
+        await writer.write(*pieces)

@@ -224,6 +224,22 @@ def test_a_full_disk_is_507_and_passes(box: Sandbox) -> None:
     assert write(box, "/tmp/fits", b"x" * (16 << 20)).status_code == 200
 
 
+def test_a_disk_that_is_full_in_the_middle_of_a_form_keeps_what_is_before(box: Sandbox) -> None:
+    free = int(box.run("df --output=avail -B1 /tmp | tail -1"))
+    box.run(f"fallocate -l {free - (2 << 20)} /tmp/filler")
+    form = [("file", (f"/tmp/many/{i:03}", bytes([i]) * 50_000)) for i in range(100)]
+    answer = box.ask("POST", "/files", files=form)
+    assert answer.status_code == 507
+    assert answer.json() == {"code": 507, "message": "not enough disk space available"}
+    sizes = [int(size) for size in box.run("stat -c %s /tmp/many/*").split()]
+    assert 10 < len(sizes) < 100
+    assert set(sizes[:-1]) == {50_000}
+    assert sizes[-1] < 50_000, "the one that did not fit is left as far as it came"
+    box.run("rm /tmp/filler")
+    assert box.ask("POST", "/files", files=form).status_code == 200
+    assert read(box, "/tmp/many/099").content == bytes([99]) * 50_000
+
+
 def test_metrics_see_the_disk_and_the_processor(box: Sandbox) -> None:
     before = box.ask("GET", "/metrics").json()
     write(box, "/tmp/f", b"x" * (32 << 20))

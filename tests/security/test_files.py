@@ -27,6 +27,8 @@ while True:
             os.rename(name + ".new", name)
 '''
 
+import binascii
+
 async def main(backend):
     box = await backend.create(BoxSpec("box"))
     process = await box.spawn(Command(["python3", "-c", SWAPPING, SECRET, TREE], "root"))
@@ -53,6 +55,12 @@ async def main(backend):
             attempt("open_read", path="/tmp/dir/" + name),
             attempt("open_write", path="/tmp/file", metadata={}),
             attempt("open_write", path="/tmp/dir/planted", metadata={}),
+            attempt(
+                "write_files",
+                files=[("/tmp/file", 4), ("/tmp/dir/" + name, 4), ("/tmp/dir/planted", 4)],
+                contents=binascii.b2a_base64(b"overwritten!").decode(),
+                metadata={},
+            ),
             attempt("move", source="/tmp/dir/" + name, destination="/tmp/taken"),
             attempt("remove", path="/tmp/dir/" + name),
             attempt("list_dir", path="/tmp/dir", depth=3),
@@ -99,6 +107,8 @@ async def main(backend):
             except (OSError, ValueError) as error:
                 told.append(str(error))
             break
+        answer, _ = await box.files("write_files", user="root", files=[(path, 0)], contents="", metadata={})
+        told.append(f"written: {answer['files']}" if answer["files"] else answer["error"]["message"])
     os.close(process.stdout); os.close(process.stderr)
     return told
 

@@ -37,11 +37,15 @@ def entry(worker: FileWorker, path: str) -> dict[str, Any]:
 
 def listing(worker: FileWorker, path: str, depth: int = 1) -> list[dict[str, Any]]:
     answer, fds = worker.call("list_dir", user="user", path=path, depth=depth)
+    if "entries" in answer:
+        assert fds == []
+        entries: list[dict[str, Any]] = answer["entries"]
+        return entries
     with open(fds[0], "rb") as lines:
         lines.seek(0)
         content = lines.read()
     assert len(content) == answer["size"]
-    return [json.loads(line) for line in content.splitlines()]
+    return [told for line in content.splitlines() for told in json.loads(line)]
 
 
 def names(worker: FileWorker, path: str, depth: int = 1) -> list[str]:

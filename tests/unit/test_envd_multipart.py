@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -68,6 +69,31 @@ def test_any_content_comes_back_unless_it_holds_a_boundary(pieces: list[bytes]) 
     if any(b"\r\n--bound" + end in b"\r\n" + content + b"\r\n" for end in (b"-", b"\r", b" ", b"\t")):
         return
     assert parse(wrapped) == [("", "", content)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_long_pieces_come_through_whole_and_end_where_they_should(seed: int) -> None:
+    """Delimiters, and what only looks like one, across the ends of pieces that are passed on as they came."""
+    chance = random.Random(seed)
+    likely = (b"\r\n--bound", b"\r\n--boun", b"\r", b"\r\n", b"\r\n--boundary", b"-", b"")
+    contents = []
+    for _ in range(4):
+        content = b""
+        while len(content) < 100_000:
+            content += chance.randbytes(chance.choice((10, 20_000, 40_000))) + chance.choice(likely)
+            if content.endswith(b"\r\n--bound"):
+                content += b"x"  # the only thing that no content can have is a whole delimiter
+        contents.append(content)
+    body = b"".join(b"--bound\r\n\r\n" + content + b"\r\n" for content in contents) + b"--bound--\r\n"
+    chunks = []
+    while body:
+        size = chance.choice((1, 5, 16 << 10, 30_000, 64 << 10))
+        found = body.find(b"\r\n--bound")
+        if chance.random() < 0.5 and found >= 0:
+            size = found + chance.randrange(1, 12)
+        chunks.append(body[:size])
+        body = body[size:]
+    assert [content for _, _, content in parse(*chunks, boundary="bound")] == contents
 
 
 def test_what_is_not_read_of_a_part_is_skipped() -> None:

@@ -8,16 +8,18 @@ import random
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sandbox_sync_rpc import process_pb2 as pb
 
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import CommandTimeoutException, ConnectionException, SandboxException
+from sandbox_sync.retained import OVERHEAD, Channel, Chunk, Retained
 from sandbox_sync.transcript import Decoder, Piece, Transcript
 from sandbox_sync.transport.log import CallLog
 from sandbox_sync.transport.streams import RpcStream
@@ -317,3 +319,62 @@ def test_a_decoder_gives_the_same_text_however_its_bytes_are_cut(text: str, cuts
     pieces = [decoder.feed("stdout", data[start:end]) for start, end in itertools.pairwise(places)]
     assert "".join(piece[0] or "" for piece in pieces if piece) == text
     assert list(decoder.finish()) == []
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_what_is_kept_is_found_again_as_it_came(data: st.DataObject) -> None:
+    """Whatever is packed: against a plain list, with small and large chunks of several channels."""
+    rng = random.Random(data.draw(st.integers()))
+    every: list[Channel] = ["stdout", "stderr", "pty"]
+    channels = every[: rng.choice((1, 3))]
+    sizes = rng.choice(((0, 1, 16), (1, 16, 3000)))
+    kept, plain, dropped = Retained(), list[Chunk](), 0
+    for _ in range(rng.randrange(1500)):
+        chunk: Chunk = rng.choice(channels), rng.randbytes(rng.choice(sizes))
+        kept.append(*chunk)
+        plain.append(chunk)
+        if rng.random() < 0.005:
+            count = kept.beginning(rng.randrange(kept.size + 1))
+            kept.drop(count)
+            del plain[:count]
+            dropped += count
+    assert (kept.dropped, kept.end) == (dropped, dropped + len(plain))
+    assert kept.size == sum(len(content) + OVERHEAD for _, content in plain)
+    seen: list[Chunk] = []
+    while more := kept.after(dropped + len(seen)):
+        seen += more
+    assert seen == plain
+    for start in {rng.randrange(len(plain) + 1) for _ in range(5)}:
+        more = kept.after(dropped + start)
+        assert more == plain[start : start + len(more)]
+        assert more or start == len(plain)
+    for channel in channels:
+        assert kept.data(channel) == b"".join(content for name, content in plain if name == channel)
+
+
+@pytest.mark.parametrize("channels", [["stdout"], ["stdout", "stderr"]])
+def test_small_chunks_take_little_more_memory_than_their_bytes(channels: list[Channel]) -> None:
+    tracemalloc.start()
+    try:
+        kept = Retained()
+        for number in range(50_000):
+            kept.append(channels[number % len(channels)], b"%015d\n" % number)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 50_000 * (16 + 24)
+
+
+def test_the_oldest_are_dropped_by_the_bytes_that_they_count_for() -> None:
+    kept = Retained()
+    for number in range(2000):
+        kept.append("stdout", b"%03d" % (number % 1000))
+    assert [kept.beginning(size) for size in (0, 1, 131, 132, 1000 * 131, kept.size)] == [
+        0,
+        1,
+        1,
+        2,
+        1000,
+        2000,
+    ]

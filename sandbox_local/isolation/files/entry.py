@@ -8,6 +8,7 @@ removed.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import posixpath
 import stat
@@ -42,14 +43,15 @@ class Names:
         if users.are_one():  # then all that is theirs belongs to who looks, as in that user's commands
             self._users[0] = viewer.name
             self._groups[0] = self._groups.get(viewer.gid, viewer.name)
+        self._shown: dict[tuple[int, int], tuple[str, str]] = {}
 
-    def of_user(self, uid: int) -> str:
-        """The user's name, or its number in digits."""
-        return text(os.fsencode(self._users.get(uid, str(uid))))
-
-    def of_group(self, gid: int) -> str:
-        """The group's name, or its number in digits."""
-        return text(os.fsencode(self._groups.get(gid, str(gid))))
+    def of(self, uid: int, gid: int) -> tuple[str, str]:
+        """The names of a user and a group, or their numbers in digits."""
+        shown = self._shown.get((uid, gid))
+        if shown is None:
+            user, group = self._users.get(uid, str(uid)), self._groups.get(gid, str(gid))
+            shown = self._shown[uid, gid] = text(os.fsencode(user)), text(os.fsencode(group))
+        return shown
 
 
 def text(name: bytes) -> str:
@@ -63,28 +65,41 @@ def entry(path: bytes, names: Names) -> dict[str, Any]:
     Raises:
         OSError: There is no such file, or it can't be looked at.
     """
-    own = os.lstat(path)
-    is_symlink = stat.S_ISLNK(own.st_mode)
-    shown: os.stat_result | None = own
-    target = None
-    if is_symlink:
-        shown, target = _follow(path)
-    return {
-        "name": text(posixpath.basename(posixpath.normpath(path)) or b"/"),
+    name = posixpath.basename(posixpath.normpath(path)) or b"/"
+    usual: dict[str, Any] = {"symlink_target": None, "is_symlink": False, "metadata": {}}
+    return {**usual, **listed(path, name, names)}
+
+
+def listed(path: bytes, name: bytes, names: Names) -> dict[str, Any]:
+    """The same of a file of this name, without what only links or few files have, where it has none."""
+    own = shown = os.lstat(path)
+    mode = own.st_mode
+    owner, group = names.of(own.st_uid, own.st_gid)
+    told = {
+        "name": text(name),
         "path": text(path),
-        "type": _type(shown),
+        "type": "",
         "size": own.st_size,
-        "mode": stat.S_IMODE(shown.st_mode) & 0o777 if shown else 0,
-        "permissions": permissions(own.st_mode),
-        "owner": names.of_user(own.st_uid),
-        "group": names.of_group(own.st_gid),
+        "mode": 0,
+        "permissions": permissions(mode),
+        "owner": owner,
+        "group": group,
         "mtime_ns": own.st_mtime_ns,
-        "symlink_target": None if target is None else text(target),
-        "is_symlink": is_symlink,
-        "metadata": {} if is_symlink else read_metadata(path),
     }
+    if stat.S_ISLNK(mode):
+        found, target = _follow(path)
+        told["symlink_target"], told["is_symlink"] = text(target), True
+        if found is None:
+            return told
+        shown = found
+    elif metadata := read_metadata(path):
+        told["metadata"] = metadata
+    told["type"] = _type(shown.st_mode)
+    told["mode"] = shown.st_mode & 0o777
+    return told
 
 
+@functools.lru_cache(maxsize=256)
 def permissions(mode: int) -> str:
     """A mode in letters as Go's FileMode writes it: "-rw-r--r--", "dtrwxrwxrwx", "Lrwxrwxrwx"."""
     kind = "".join(letter for test, letter in _KIND_LETTERS if test(mode))
@@ -101,22 +116,20 @@ def _follow(path: bytes) -> tuple[os.stat_result | None, bytes]:
         return None, path
 
 
-def _type(info: os.stat_result | None) -> str:
-    if info is None:
-        return ""
-    if stat.S_ISDIR(info.st_mode):
+def _type(mode: int) -> str:
+    if stat.S_ISDIR(mode):
         return "dir"
-    return "file" if stat.S_ISREG(info.st_mode) else ""
+    return "file" if stat.S_ISREG(mode) else ""
 
 
 def read_metadata(path: bytes | int) -> dict[str, str]:
     """The metadata of a file; values that are not UTF-8 are skipped."""
     found: dict[str, str] = {}
     try:
-        attributes = [os.fsencode(name) for name in os.listxattr(path)]
+        names = os.listxattr(path)
     except OSError:
         return found
-    for attribute in attributes:
+    for attribute in map(os.fsencode, names):
         if attribute.startswith(_ATTRIBUTE):
             try:
                 value = os.getxattr(path, attribute).decode("utf-8")
@@ -126,19 +139,23 @@ def read_metadata(path: bytes | int) -> dict[str, str]:
     return found
 
 
-def replace_metadata(fd: int, new: Mapping[str, str]) -> None:
-    """Make `new` the whole metadata of an open file. Where files can't have any, nothing is stored.
+def replace_metadata(fd: int, new: Mapping[str, str]) -> dict[str, str]:
+    """Make `new` the whole metadata of an open file; returns what it is then. Where files can't have any,
+    nothing is stored.
 
     Raises:
         OSError: No space.
     """
     try:
-        for name in os.listxattr(fd):
-            attribute = os.fsencode(name)
-            if attribute.startswith(_ATTRIBUTE) and text(attribute[len(_ATTRIBUTE) :]) not in new:
+        had = [name for name in map(os.fsencode, os.listxattr(fd)) if name.startswith(_ATTRIBUTE)]
+        if not had and not new:
+            return {}
+        for attribute in had:
+            if text(attribute[len(_ATTRIBUTE) :]) not in new:
                 os.removexattr(fd, attribute)
         for key, value in new.items():
             os.setxattr(fd, _ATTRIBUTE + key.encode("utf-8"), value.encode("utf-8"))
     except OSError as error:
         if error.errno not in (errno.ENOTSUP, errno.EPERM):
             raise
+    return read_metadata(fd)

@@ -3,33 +3,32 @@
 Every path is expanded and resolved here, so that none can reach the files of the host. The user of an
 operation decides where its paths begin (at home) and who owns what is made; that user's permissions are not
 applied. A file is opened only when it is a regular one, and what an operation hands out is a descriptor:
-contents never pass through this process.
+contents pass through this process only where they are small and are written at once.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import posixpath
 import socket
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sandbox_local.isolation import users
-from sandbox_local.isolation.files.entry import Names, entry, read_metadata, replace_metadata, text
-from sandbox_local.isolation.files.paths import check_regular, expand, give, make_directories
-from sandbox_local.isolation.files.trees import remove_tree, walk
+from sandbox_local.isolation.files.entry import Names, entry, text
+from sandbox_local.isolation.files.listing import list_dir, list_small_dir
+from sandbox_local.isolation.files.paths import OPEN, base_name, check_regular, expand, give, make_directories
+from sandbox_local.isolation.files.trees import remove_tree
 from sandbox_local.isolation.files.usage import usage
 from sandbox_local.isolation.files.watching import Watcher
+from sandbox_local.isolation.files.writing import open_write, write_files
 
 Answer = tuple[dict[str, Any], list[int]]
 
-_MAX_LISTING = 64 << 20  # bytes of the longest listing
 _MAX_PSEUDO_FILE = 4 << 20  # bytes taken of a file that the kernel makes up as it is read
 _COPY = 1 << 20
-_OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def describe(user: str, path: str) -> Answer:
@@ -41,33 +40,6 @@ def describe(user: str, path: str) -> Answer:
 def expand_path(user: str, path: str) -> Answer:
     """What a path means to a user; whether anything is there is not asked."""
     return {"path": text(posixpath.normpath(expand(path, users.find(user))))}, []
-
-
-def list_dir(user: str, path: str, depth: int) -> Answer:
-    """The entries below a directory, as a descriptor to read one JSON object a line from.
-
-    Entries that vanish meanwhile are left out, and so are those whose path is too long for the kernel.
-    """
-    viewer = users.find(user)
-    root = posixpath.normpath(expand(path, viewer))
-    names = Names(viewer)
-    listing = os.memfd_create("listing", os.MFD_CLOEXEC)
-    try:
-        size = 0
-        with open(listing, "wb", closefd=False) as lines:
-            for found in walk(root, max(depth, 1), _MAX_LISTING):
-                try:
-                    line = json.dumps(entry(found, names)).encode() + b"\n"
-                except OSError:
-                    continue
-                size += len(line)
-                if size > _MAX_LISTING:
-                    raise OSError(errno.EOVERFLOW, "too many entries to list at once")
-                lines.write(line)
-    except BaseException:
-        os.close(listing)
-        raise
-    return {"size": size}, [listing]
 
 
 def make_dir(user: str, path: str) -> Answer:
@@ -109,7 +81,7 @@ def open_read(user: str, path: str) -> Answer:
     """A descriptor that reads a regular file, with the file's name and time."""
     target = expand(path, users.find(user))
     check_regular(os.stat(target), target)
-    fd = os.open(target, os.O_RDONLY | _OPEN)
+    fd = os.open(target, os.O_RDONLY | OPEN)
     try:
         info = check_regular(os.fstat(fd), target)
         if info.st_size == 0:
@@ -117,30 +89,7 @@ def open_read(user: str, path: str) -> Answer:
     except BaseException:
         os.close(fd)
         raise
-    return {"name": _name(target), "mtime_ns": info.st_mtime_ns}, [fd]
-
-
-def open_write(user: str, path: str, metadata: Mapping[str, str]) -> Answer:
-    """A descriptor that writes a regular file, emptied or made for it, with `metadata` and no other."""
-    owner = users.find(user)
-    target = expand(path, owner)
-    try:
-        check_regular(os.stat(target), target)
-    except FileNotFoundError:
-        make_directories(posixpath.dirname(target), owner)
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | _OPEN, 0o666)
-    try:
-        proc = os.stat("/proc").st_dev  # not a file system of its own to who works for gVisor
-        if check_regular(os.fstat(fd), target).st_dev == proc != os.stat("/").st_dev:
-            # Whoever gets the descriptor is not of this box, and the kernel judges a write by who does it.
-            raise ValueError(f"what the kernel makes up is written by commands only: {text(target)}")
-        give(fd, owner)
-        os.ftruncate(fd, 0)
-        replace_metadata(fd, metadata)
-        return {"path": text(target), "name": _name(target), "metadata": read_metadata(fd)}, [fd]
-    except BaseException:
-        os.close(fd)
-        raise
+    return {"name": base_name(target), "mtime_ns": info.st_mtime_ns}, [fd]
 
 
 def compose(user: str, sources: Sequence[str], destination: str) -> Answer:
@@ -172,7 +121,7 @@ def compose(user: str, sources: Sequence[str], destination: str) -> Answer:
         os.close(fd)
     for part in parts:
         os.unlink(part)
-    return {"path": text(target), "name": _name(target)}, []
+    return {"path": text(target), "name": base_name(target)}, []
 
 
 def measure() -> Answer:
@@ -194,10 +143,6 @@ def watch(user: str, path: str, recursive: bool, include_entry: bool) -> Answer:
                 os._exit(0)
     watcher.close()
     return {}, [theirs.detach()]
-
-
-def _name(path: bytes) -> str:
-    return text(posixpath.basename(posixpath.normpath(path)))
 
 
 def _carry(old: bytes, new: bytes) -> bool:
@@ -225,7 +170,7 @@ def _settle(fd: int) -> int:
 
 
 def _append(fd: int, path: bytes) -> None:
-    source = os.open(path, os.O_RDONLY | _OPEN)
+    source = os.open(path, os.O_RDONLY | OPEN)
     try:
         check_regular(os.fstat(source), path)
         while os.sendfile(fd, source, None, _COPY):
@@ -240,6 +185,7 @@ QUICK: dict[str, Callable[..., Answer]] = {
     "make_dir": make_dir,
     "open_read": open_read,
     "open_write": open_write,
+    "write_files": write_files,
 }
 """The operations that are done at once, by their names on the wire."""
 
@@ -252,3 +198,6 @@ LONG: dict[str, Callable[..., Answer]] = {
     "watch": watch,
 }
 """The operations that may take long."""
+
+SMALL: dict[str, Callable[..., Answer | None]] = {"list_dir": list_small_dir}
+"""Those of them that are tried at once, since there is usually little to do; None says that it is much."""

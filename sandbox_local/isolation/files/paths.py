@@ -14,9 +14,22 @@ from sandbox_local.isolation.users import User
 _MAX_PATH = 4095  # bytes that the kernel takes at once
 _MAX_NAME = 255
 
+OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""How every file is opened: whatever it turns out to be, nobody waits, and commands do not inherit it."""
+
 
 def expand(path: str, user: User) -> bytes:
-    """The absolute path that `path` means to a user: "", "~", "~/x" and what is relative are in the home.
+    """The absolute path that `path` means to a user.
+
+    Raises:
+        ValueError: As `expand_from`.
+    """
+    return expand_from(path, user.home)
+
+
+def expand_from(path: str, home: str) -> bytes:
+    """The absolute path that `path` means to whom a home belongs: "", "~", "~/x" and what is relative are in
+    it.
 
     Raises:
         ValueError: It is another user's home, or no path at all.
@@ -35,7 +48,12 @@ def expand(path: str, user: User) -> bytes:
         raw = raw[2:]
     elif raw.startswith(b"~"):
         raise ValueError("cannot expand user-specific home dir")
-    return posixpath.normpath(posixpath.join(b"/", os.fsencode(user.home), raw.lstrip(b"/")))
+    return posixpath.normpath(posixpath.join(b"/", os.fsencode(home), raw.lstrip(b"/")))
+
+
+def base_name(path: bytes) -> str:
+    """The last name in a path."""
+    return text(posixpath.basename(posixpath.normpath(path)))
 
 
 def make_directories(path: bytes, owner: User) -> None:

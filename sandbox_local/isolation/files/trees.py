@@ -10,9 +10,9 @@ from collections.abc import Iterator
 _NAME_COST = 128  # bytes that one more name in memory costs, beside its own
 
 
-def walk(root: bytes, depth: int, budget: int) -> Iterator[bytes]:
-    """The paths below a directory, `depth` levels deep, each directory before its contents, names in byte
-    order.
+def walk(root: bytes, depth: int, budget: int) -> Iterator[tuple[bytes, bytes]]:
+    """The paths below a directory and their last names, `depth` levels deep, each directory before its
+    contents, names in byte order.
 
     `root` may be a symbolic link; links below it are not descended. What vanishes meanwhile is passed over.
 
@@ -45,7 +45,7 @@ def walk(root: bytes, depth: int, budget: int) -> Iterator[bytes]:
                 continue
             name, is_directory = remaining.pop()
             path = posixpath.join(directory, name)
-            yield path
+            yield path, name
             if is_directory and len(levels) < depth:
                 try:
                     levels.append((path, names(path)))

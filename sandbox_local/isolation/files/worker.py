@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from sandbox_local.isolation import wire
 from sandbox_local.isolation.errors import describe
-from sandbox_local.isolation.files.operations import LONG, QUICK, Answer
+from sandbox_local.isolation.files.operations import LONG, QUICK, SMALL, Answer
 
 _MAX_CHILDREN = 16
 
@@ -69,11 +69,12 @@ class _Worker:
         request, fds = wire.recv(self._sock)
         for fd in fds:
             os.close(fd)
-        if request.get("op") in LONG:
+        reply = _perform_at_once(request, busy=bool(self._children))
+        if reply is not None:
+            self._reply(*reply)
+        else:
             self._queue.append(request)
             self._start_queued()
-        else:
-            self._reply(*_perform(request))
 
     def _reply(self, reply: wire.Message, fds: Sequence[int] = ()) -> None:
         try:
@@ -137,3 +138,17 @@ def _perform(request: wire.Message) -> Answer:
     except Exception as error:  # noqa: BLE001  whatever it is, the server is told and the worker lives on
         return {"id": request.get("id"), "error": describe(error)}, []
     return {"id": request.get("id"), "ok": answer}, fds
+
+
+def _perform_at_once(request: wire.Message, *, busy: bool) -> Answer | None:
+    """The same, unless it takes long, or may and others do already."""
+    operation = request.get("op")
+    if operation not in LONG:
+        return _perform(request)
+    if busy or operation not in SMALL:
+        return None
+    try:
+        done = SMALL[operation](**request["args"])
+    except Exception:  # noqa: BLE001  it comes again, and is told then
+        return None
+    return None if done is None else ({"id": request.get("id"), "ok": done[0]}, done[1])
