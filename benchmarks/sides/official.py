@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
+
+# Read at the import. By default it stops for ever, and says nothing, when it has begun about 200 commands.
+os.environ["E2B_MAX_CONNECTIONS"] = "2000"
 
 from e2b import Sandbox, SandboxQuery
 
