@@ -5,8 +5,11 @@ Reading each chunk with calls of its own would be most of what a small event of 
 
 from __future__ import annotations
 
+import re
+
 from sandbox_sync.transport.heads import AnswerError
 
+_size = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,32})[ \t]*(?:;[^\n]*)?\r?").fullmatch  # and what extends it
 _NEWLINE = b"\r\n"
 _LONGEST_LINE = 1 << 16
 
@@ -82,10 +85,7 @@ class Chunks:
 
 
 def _length(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip()
-    if not digits.isalnum():  # int() takes signs and underscores
+    length = _size(line)
+    if length is None:
         raise AnswerError("the length of a chunk is no number")
-    try:
-        return int(digits, 16)
-    except ValueError:
-        raise AnswerError("the length of a chunk is no number") from None
+    return int(length[1], 16)

@@ -194,7 +194,7 @@ class Answer:
         return iter(self.block, b"")
 
     def full_blocks(self) -> Iterator[bytes]:
-        """The same in blocks of full size, save the last, where it is known from the start how much there is."""
+        """The same in blocks of full size, save the last, where the head says how much there is."""
         return self.blocks() if self._left is None else iter(self._full_block, b"")
 
     def bound(self, limit: TimeLimit | None) -> None:

@@ -48,12 +48,24 @@ def test_what_is_there_of_a_large_chunk_is_not_waited_for() -> None:
         b"-1\r\na",
         b"+1\r\na\r\n",
         b"1_0\r\n",
+        b"0x1\r\na\r\n",
         b"1\r\nab\r\n0\r\n\r\n",
         b"1\r\na\n\n0\r\n\r\n",
         b"1" * 70_000,
         b"0\r\n" + b"a: b\r\n" * 20_000,
     ],
-    ids=["letter", "nothing", "minus", "plus", "underscore", "longer", "newline", "endless", "endless trailers"],
+    ids=[
+        "letter",
+        "nothing",
+        "minus",
+        "plus",
+        "underscore",
+        "prefix",
+        "longer",
+        "newline",
+        "endless",
+        "endless trailers",
+    ],
 )
 def test_what_is_not_in_chunks_is_refused(data: bytes) -> None:
     with pytest.raises(AnswerError):

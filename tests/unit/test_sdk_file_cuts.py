@@ -42,7 +42,9 @@ def with_length(body: bytes, fields: bytes = b"") -> tuple[bytes, bytes]:
 def in_chunks(body: bytes, fields: bytes = b"", padding: bytes = b"") -> tuple[bytes, bytes]:
     size = max(len(body) // 3, 1)
     chunks = [padding + chunk(body[start : start + size]) for start in range(0, len(body), size)]
-    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n%b\r\n" % fields, b"".join([*chunks, b"0\r\n\r\n"])
+    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n%b\r\n" % fields, b"".join(
+        [*chunks, b"0\r\n\r\n"]
+    )
 
 
 PACKED = b"content-encoding: gzip\r\n"

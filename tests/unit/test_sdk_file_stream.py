@@ -282,6 +282,7 @@ def test_a_stream_whose_reading_was_interrupted_does_not_seem_to_end(monkeypatch
     """G47."""
     with streaming(DATA, 1000) as stream:
         assert stream.read(10) == DATA[:10]
+
         def interrupted(*arguments: object) -> bytes:
             raise KeyboardInterrupt
 
