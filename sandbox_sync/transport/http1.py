@@ -25,7 +25,8 @@ BLOCK = 256 * 1024
 SHORT = 64 * 1024
 """Bytes of a body that it pays to copy, so that it goes out together with the head."""
 
-_READ_AHEAD = 64 * 1024  # bytes that are read together with a head
+# Bytes that are read at once until more are there: memory for larger reads costs page faults.
+_SIP = 64 * 1024
 _MOST_INTERIM = 100  # answers that say that another one follows
 
 
@@ -40,12 +41,13 @@ class Connection:
         idle_since: Reading of the monotonic clock when its last call ended.
     """
 
-    __slots__ = ("_ahead", "_link", "_sock", "_usable", "idle_since")
+    __slots__ = ("_ahead", "_at_once", "_link", "_sock", "_usable", "idle_since")
 
     def __init__(self, sock: socket.socket, link: DeadlineSocket) -> None:
         self._sock = sock
         self._link = link
         self._ahead = b""  # what has been read of what comes next
+        self._at_once = _SIP
         self._usable = True
         self.idle_since = 0.0
 
@@ -101,7 +103,10 @@ class Connection:
         """What comes next, as much as there is of it; nothing at the end."""
         data = self._ahead
         if not data:
-            return self._sock.recv(size)
+            size = min(size, self._at_once)
+            data = self._sock.recv(size)
+            self._at_once = _SIP if len(data) < min(size, _SIP) else BLOCK
+            return data
         self._ahead = data[size:]
         return data[:size]
 
@@ -125,9 +130,9 @@ class Connection:
 
     def _head(self, method: str) -> Head:
         data = self._ahead
-        end = end_of_head(data)
+        end = end_of_head(data) if data else 0
         while not end:
-            more = self._sock.recv(_READ_AHEAD)
+            more = self._sock.recv(_SIP)
             if not more:
                 where = "within the head of its answer" if data else "before its answer"
                 raise AnswerError(f"the server closed the connection {where}")
