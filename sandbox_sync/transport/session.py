@@ -51,12 +51,7 @@ class HTTPSession:
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
-    def attempt(
-        self,
-        request: Request,
-        extra: Mapping[str, str],
-        deadline: Deadline,
-    ) -> requests.Response:
+    def attempt(self, request: Request, extra: Mapping[str, str], deadline: Deadline) -> requests.Response:
         """Send a request once.
 
         Args:
@@ -83,9 +78,8 @@ class HTTPSession:
             raise InvalidArgumentException(
                 f"{request.operation}: a header or parameter holds characters that HTTP does not allow"
             ) from None
-        response = self._session.send(
-            ready, timeout=time_limit(deadline), allow_redirects=False, proxies={}, stream=False
-        )
+        limit: Any = time_limit(deadline)  # which reaches our own adapter as it is
+        response = self._session.send(ready, timeout=limit, allow_redirects=False, proxies={}, stream=False)
         if 200 <= response.status_code < 300:
             return response
         said = self._config.without_secrets(response.content.decode("utf-8", "replace"), self._secret)
