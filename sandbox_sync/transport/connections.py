@@ -148,8 +148,8 @@ def _ask_for_way(sock: socket.socket, route: Route, proxy: Proxy) -> None:
     sock.sendall(request_head("CONNECT", authority, fields))
     # It has no more to say before it is spoken to: this connection has nothing to do with the one to come.
     asked = Connection(sock, cast("DeadlineSocket", sock))
-    answer = asked.answer("CONNECT", lambda connection: None)
-    if not 200 <= answer.status < 300:
-        raise ProxyRefusedError(f"{answer.status} {answer.reason}")
+    head = asked.head("CONNECT")
+    if not 200 <= head.status < 300:
+        raise ProxyRefusedError(f"{head.status} {head.reason}")
     if asked.has_surplus:
         raise AnswerError("the proxy says more than it was asked")

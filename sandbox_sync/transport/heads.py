@@ -119,7 +119,8 @@ def read_head(data: bytes, method: str) -> Head:
         chunked, length = False, 0
     options = headers.get("connection", "").lower()
     lasting = "close" not in options and (minor != "0" or "keep-alive" in options)
-    return Head(status, reason or "", headers, chunked, length, lasting and (chunked or length is not None))
+    lasting = lasting and (chunked or length is not None) and status != 101  # which is another protocol's
+    return Head(status, reason or "", headers, chunked, length, lasting)
 
 
 def _framing(headers: dict[str, str]) -> tuple[bool, int | None]:

@@ -82,21 +82,26 @@ class Connection:
                 return  # the server may have said why it does not want more
 
     def answer(self, method: str, free: Callable[[Connection], object]) -> Answer:
-        """Read the head of the answer.
+        """Wait for the answer.
 
         Args:
-            method: That of the request.
+            method: HTTP method of the request.
             free: Is called when the answer has been read to its end, if the connection can serve other calls.
 
         Raises:
             OSError: It broke.
             AnswerError: What came is no answer.
         """
+        head = self.head(method)
+        self._usable = self._usable and head.lasting
+        return Answer(self, head, free)
+
+    def head(self, method: str) -> Head:
+        """Wait for the head of the answer; for the rest see `answer`."""
         for _ in range(_MOST_INTERIM):
-            head = self._head(method)
+            head = self._next_head(method)
             if head.status == 101 or head.status >= 200:
-                self._usable = self._usable and head.lasting and head.status != 101
-                return Answer(self, head, free)
+                return head
         raise AnswerError("the server says for ever that its answer will follow")
 
     def receive(self, size: int) -> bytes:
@@ -128,7 +133,7 @@ class Connection:
         """Whether the server has neither closed it nor sent anything while it was idle."""
         return self._link.is_quiet()
 
-    def _head(self, method: str) -> Head:
+    def _next_head(self, method: str) -> Head:
         data = self._ahead
         end = end_of_head(data) if data else 0
         while not end:

@@ -118,11 +118,12 @@ class Origin:
     def __init__(self, base_url: str, config: ConnectionConfig) -> None:
         try:
             url = parse_url(base_url)
-        except LocationParseError:
+            scheme = url.scheme or "http"
+            usual_port = _PORTS[scheme]
+        except (LocationParseError, KeyError):
             raise InvalidArgumentException(f"not the URL of a server: {base_url!r}") from None
-        scheme = url.scheme or "http"
         host = (url.host or "").rstrip(".")
-        authority = host if url.port in (None, _PORTS.get(scheme)) else f"{host}:{url.port}"
+        authority = host if url.port in (None, usual_port) else f"{host}:{url.port}"
         self.prefix = (url.path or "").rstrip("/")
         proxy = _proxy(proxy_for(base_url, config.proxy))
         secure = scheme == "https"
@@ -136,7 +137,7 @@ class Origin:
             self._before_path = f"http://{authority}{self.prefix}"
             host, port = proxy.host, proxy.port
         else:
-            port = url.port or _PORTS[scheme]
+            port = url.port or usual_port
         self._route = Route(secure, host.strip("[]"), port, proxy, trusted, config.client_cert)
 
     def request(
