@@ -139,6 +139,9 @@ class DeadlineSSLSocket(DeadlineSocket, ssl.SSLSocket):
         self.own()  # before it waits for the server: the plain socket that it was made of is none any more
         super().do_handshake(*options, **named)
 
+    def is_quiet(self) -> bool:
+        return super().is_quiet() and not self.pending()  # of what has arrived, some may be unpacked already
+
 
 def dial(host: str, port: int, limit: TimeLimit | None) -> DeadlineSocket:
     """Connect to the first of a host's addresses that answers.

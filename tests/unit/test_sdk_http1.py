@@ -6,10 +6,13 @@ import contextlib
 import http.client
 import itertools
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -335,6 +338,26 @@ def test_an_answer_that_nobody_asked_for_is_nobodys(late: bool, chunked: bool) -
             done.clear()
             sent.clear()
         assert len(server.connections) == 5
+
+
+def test_what_has_been_decrypted_but_not_read_is_nobodys_either(tmp_path: Path) -> None:
+    """G16: the end of an answer, and what follows it, in one record of TLS."""
+
+    def twice(peer: Peer, request: Received) -> None:
+        peer.send(OK + b"content-length: 2\r\n\r\n")
+        peer.send(request.target.encode() + OK + b"content-length: 5\r\n\r\nwrong")
+        peer.wait_for_end()
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    config = ConnectionConfig.resolve(api_key="k", ca_bundle=str(tmp_path / "ca.pem"))
+    with answering(twice, context=context) as server:
+        origin = Origin(f"https://localhost:{server.port}", config)
+        for number in range(3):
+            assert fetch(origin, f"/{number}") == f"/{number}".encode()
+        assert len(server.connections) == 3
 
 
 def test_an_answer_that_is_dropped_halfway_leaves_no_connection_to_others() -> None:
