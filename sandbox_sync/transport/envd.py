@@ -187,15 +187,16 @@ class EnvdConnection:
         """
         deadline = self.config.deadline(request_timeout)
         metadata = self._metadata(user)
-        call = self._call(_path_of(method), request_timeout, deadline, not_found)
+        path = _path_of(method)
         try:
             return self._attempted(
                 lambda: method(request, timeout=deadline.remaining(), metadata=metadata),
-                self._log(call),
+                CallLog(self.config.log, "POST", path, self.sandbox_id),
                 deadline,
-                repeatable=call.path in _IDEMPOTENT,
+                repeatable=path in _IDEMPOTENT,
             )
         except RpcFailure as failure:
+            call = self._call(path, request_timeout, deadline, not_found)
             raise self._rpc_error(failure, call, deadline) from None
 
     def client_stream(
