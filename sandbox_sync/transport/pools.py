@@ -85,7 +85,7 @@ forks.in_child(_idle.clear)
 
 @atexit.register
 def _close_idle() -> None:
-    for idle in list(_idle.values()):
+    for idle in _idle.copy().values():
         idle.close()
 
 
@@ -93,8 +93,9 @@ def _idle_of(route: Route) -> _Idle:
     idle = _idle.get(route)
     if idle is None:
         while len(_idle) >= _MAX_ROUTES:
-            longest = min(list(_idle.items()), key=lambda item: item[1].used)[0]
-            unused = _idle.pop(longest, None)
+            # A copy, in the making of which no other thread runs; a list of pairs may have garbage collected.
+            routes = _idle.copy()
+            unused = _idle.pop(min(routes, key=lambda route: routes[route].used), None)
             if unused is not None:
                 unused.close()
         idle = _idle.setdefault(route, _Idle())

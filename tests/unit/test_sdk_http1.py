@@ -21,6 +21,7 @@ from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
 from sandbox_sync.transport import pools
 from sandbox_sync.transport.answers import read_all
+from sandbox_sync.transport.connections import Route
 from sandbox_sync.transport.failures import Failure
 from sandbox_sync.transport.heads import AnswerError, request_head
 from sandbox_sync.transport.http1 import Answer, Connection
@@ -399,3 +400,22 @@ def test_content_in_a_coding_that_nobody_asked_for_is_a_failure(content: bytes) 
 
     with scripted(respond) as server, pytest.raises(Failure, match="coding 'br'"):
         fetch(Origin(server.url, CONFIG), "/")
+
+
+def test_threads_may_go_to_ever_more_hosts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "_MAX_ROUTES", 16)
+    monkeypatch.setattr(pools, "_idle", {})
+    done: list[str] = []
+
+    def go(host: str) -> None:
+        for port in range(200):
+            pools._idle_of(Route(False, host, port, None, None, None))
+        done.append(host)
+
+    threads = [threading.Thread(target=go, args=(f"host-{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert len(done) == 8
+    assert 1 <= len(pools._idle) < 16 + 8
