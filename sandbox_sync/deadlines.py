@@ -69,6 +69,11 @@ class Deadline:
         return None if self._at is None else max(0.0, self._at - self._clock())
 
     @property
+    def is_never(self) -> bool:
+        """Whether there is no deadline."""
+        return self._at is None
+
+    @property
     def expired(self) -> bool:
         """Whether the time is up."""
         return self._at is not None and self._clock() >= self._at

@@ -275,7 +275,7 @@ class Filesystem:
         Specified in: Filesystem, exists
         """
         try:
-            self.get_info(path, user, request_timeout)
+            self._stat(path, user, request_timeout)
         except FileNotFoundException:
             return False
         except SandboxException as error:
@@ -299,10 +299,7 @@ class Filesystem:
             FileNotFoundException: There is nothing at the path.
             SandboxException: The request failed.
         """
-        request = message(filesystem_pb2.StatRequest, path=path_text(path))
-        return entries.entry_info(
-            self._unary(self._envd.filesystem.Stat, request, user, request_timeout).entry
-        )
+        return entries.entry_info(self._stat(path, user, request_timeout))
 
     def remove(self, path: Path, user: str | None = None, request_timeout: float | None = None) -> None:
         """Remove a file, or a directory with all that is in it. A path with nothing at it is no error.
@@ -464,6 +461,10 @@ class Filesystem:
         except BaseException:
             stream.cancel()
             raise
+
+    def _stat(self, path: Path, user: str | None, request_timeout: float | None) -> filesystem_pb2.EntryInfo:
+        request = message(filesystem_pb2.StatRequest, path=path_text(path))
+        return self._unary(self._envd.filesystem.Stat, request, user, request_timeout).entry
 
     def _unary(
         self, call: UnaryUnary[Req, Res], request: Req, user: str | None, request_timeout: float | None

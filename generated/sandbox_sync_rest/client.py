@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    import requests
-
     Scalar = str | int | float | datetime
     Value = Scalar | Sequence[Scalar]
 
@@ -39,10 +37,22 @@ class Request:
     json: dict[str, Any] | None = field(default=None, repr=False)
 
 
+class Response(Protocol):
+    """What is looked at of a response; those of requests have it."""
+
+    @property
+    def status_code(self) -> int:
+        """HTTP status."""
+
+    @property
+    def content(self) -> bytes:
+        """Its body."""
+
+
 class Client(Protocol):
     """What sends requests."""
 
-    def send(self, request: Request) -> requests.Response:
+    def send(self, request: Request) -> Response:
         """Send a request and return its response, which is of status 2xx; raise for any other outcome."""
 
 

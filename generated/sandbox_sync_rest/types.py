@@ -28,8 +28,9 @@ from pydantic_core import from_json
 from .errors import InvalidResponse
 
 if TYPE_CHECKING:
-    import requests
     from typing_extensions import Self
+
+    from .client import Response
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
         return TypeAdapter(kind)
 
 
-def read(kind: type[T], response: "requests.Response", operation: str) -> T:
+def read(kind: type[T], response: "Response", operation: str) -> T:
     """Read the body of a successful response.
 
     Args:

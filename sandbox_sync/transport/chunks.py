@@ -1,12 +1,15 @@
 """The chunks of HTTP/1.1, cut by the hundreds out of what has arrived.
 
-urllib3 reads each chunk with three calls of its own, which is most of what a small event of output costs.
+Reading each chunk with calls of its own would be most of what a small event of output costs.
 """
 
 from __future__ import annotations
 
-from http.client import HTTPException
+import re
 
+from sandbox_sync.transport.heads import AnswerError
+
+_size = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,32})[ \t]*(?:;[^\n]*)?\r?").fullmatch  # and what extends it
 _NEWLINE = b"\r\n"
 _LONGEST_LINE = 1 << 16
 
@@ -16,20 +19,23 @@ class Chunks:
 
     Attributes:
         ended: Whether the answer has come to its end.
+        surplus: What came with its end and is no part of it.
     """
 
     def __init__(self) -> None:
         self.ended = False
+        self.surplus = b""
         self._rest = b""  # the beginning of a line
         self._left = 0  # bytes of a chunk that has begun
         self._before_line = 0  # bytes of the end of a chunk before the length of the next one
         self._in_trailers = False
+        self._trailers = 0  # bytes of those that have been skipped
 
     def feed(self, data: bytes) -> bytes:
         """The content that these bytes bring; it may be none.
 
         Raises:
-            HTTPException: They are not what has to come next.
+            AnswerError: They are not what has to come next.
         """
         pieces = []
         at = min(self._left, len(data))
@@ -47,7 +53,7 @@ class Chunks:
                 break
             length = _length(data[start:end])
             if start > at and data[at:start] != _NEWLINE:
-                raise HTTPException("a chunk does not end where it says")
+                raise AnswerError("a chunk does not end where it says")
             self._before_line = len(_NEWLINE)
             start = end + 1
             at = start + length
@@ -63,23 +69,23 @@ class Chunks:
         self._rest = data[at:]
         if self._in_trailers:
             self._skip_trailers()
-        if len(self._rest) > _LONGEST_LINE:
-            raise HTTPException("a line between chunks is too long")
+        if len(self._rest) + self._trailers > _LONGEST_LINE:
+            raise AnswerError("a line between chunks is too long")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _skip_trailers(self) -> None:
-        *lines, self._rest = self._rest.split(b"\n")
-        if any(line in (b"", b"\r") for line in lines):
-            self.ended = True
-            if self._rest or lines[-1] not in (b"", b"\r"):
-                raise HTTPException("something follows the end of the answer")
+        while not self.ended:
+            line, newline, rest = self._rest.partition(b"\n")
+            if not newline:
+                return
+            self._trailers += len(line)
+            self._rest = rest
+            self.ended = line in (b"", b"\r")
+        self.surplus, self._rest = self._rest, b""
 
 
 def _length(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip()
-    if not digits.isalnum():  # int() takes signs and underscores
-        raise HTTPException("the length of a chunk is no number")
-    try:
-        return int(digits, 16)
-    except ValueError:
-        raise HTTPException("the length of a chunk is no number") from None
+    length = _size(line)
+    if length is None:
+        raise AnswerError("the length of a chunk is no number")
+    return int(length[1], 16)

@@ -12,22 +12,13 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError
 from sandbox_sync_rpc.channel import Metadata
-from urllib3.response import BaseHTTPResponse
 
-from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadlines import Deadline
-from sandbox_sync.transport.connections import NETWORK_ERRORS, Answer
+from sandbox_sync.transport.answers import MAX_MESSAGE, failure_of, read_all
 from sandbox_sync.transport.failures import Failure, RpcFailure
-from sandbox_sync.transport.pools import (
-    BLOCK,
-    MAX_MESSAGE,
-    Body,
-    Origin,
-    failure_of,
-    link_of,
-    read_all,
-)
-from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit, time_limit
+from sandbox_sync.transport.http1 import NETWORK_ERRORS, Answer, Body
+from sandbox_sync.transport.pools import Origin
+from sandbox_sync.transport.sockets import TimeLimit, time_limit
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -48,12 +39,11 @@ class ConnectChannel:
     """Makes calls to one server; has the call interface of `grpc.Channel` that generated stubs expect.
 
     Args:
-        base_url: URL of the server.
-        config: How to reach it.
+        origin: The server.
     """
 
-    def __init__(self, base_url: str, config: ConnectionConfig) -> None:
-        self._origin = Origin(base_url, config)
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
 
     def unary_unary(
         self,
@@ -112,7 +102,7 @@ class _Method(Generic[Q, R]):
         timeout: float | None,
         metadata: Metadata | None,
         limit: TimeLimit | None,
-    ) -> BaseHTTPResponse:
+    ) -> Answer:
         """Send the request. The answer's status is 200 and its type the same as the request's.
 
         Raises:
@@ -178,7 +168,7 @@ class ServerStreamCall(_Method[Q, R]):
         line = _Line(time_limit(Deadline.after(timeout)))
         frame = _framed(self._serialize(request))
 
-        def send() -> BaseHTTPResponse:
+        def send() -> Answer:
             return self._post(_STREAM, frame, timeout, metadata, line.limit)
 
         return ConnectStream(line, _messages(line, send, self._parse))
@@ -198,7 +188,7 @@ class ClientStreamCall(_Method[Q, R]):
         line = _Line(time_limit(Deadline.after(timeout)))
         frames = (_framed(self._serialize(request)) for request in request_iterator)
 
-        def send() -> BaseHTTPResponse:
+        def send() -> Answer:
             return self._post(_STREAM, frames, timeout, metadata, line.limit)
 
         answers = list(_messages(line, send, self._parse))
@@ -246,31 +236,31 @@ class _Line:
         self.cancelled = False
         self._owner = os.getpid()
         self._lock = threading.Lock()
-        self._link: DeadlineSocket | None = None
+        self._answer: Answer | None = None
 
-    def attach(self, link: DeadlineSocket | None) -> None:
+    def attach(self, answer: Answer) -> None:
         with self._lock:
-            self._link = link
-            if self.cancelled and link is not None:
-                link.interrupt()
+            self._answer = answer
+            if self.cancelled:
+                answer.interrupt()
 
     def detach(self) -> None:
         """From here on the connection may serve other calls, which cancelling must not end."""
         if self._is_ours():
             with self._lock:
-                self._link = None
+                self._answer = None
 
     def bound(self, limit: TimeLimit | None) -> None:
         self.limit = limit
-        if self._link is not None:
-            self._link.settimeout(limit)
+        if self._answer is not None:
+            self._answer.bound(limit)
 
     def cancel(self) -> None:
         self.cancelled = True
         if self._is_ours():
             with self._lock:
-                if self._link is not None:
-                    self._link.interrupt()
+                if self._answer is not None:
+                    self._answer.interrupt()
 
     def explain(self, error: Exception) -> RpcFailure:
         """What an error that ended the call means."""
@@ -289,7 +279,7 @@ class _Line:
 
 
 def _messages(
-    line: _Line, send: Callable[[], BaseHTTPResponse], parse: Callable[[bytes], R]
+    line: _Line, send: Callable[[], Answer], parse: Callable[[bytes], R]
 ) -> Generator[R, None, None]:
     """Make a streaming call and yield its answers."""
     try:
@@ -297,7 +287,7 @@ def _messages(
     except RpcFailure as failure:
         raise line.explain(failure) from None
     try:
-        line.attach(link_of(response))
+        line.attach(response)
         frames = _frames(response)
         for flags, payload in frames:
             if not flags:
@@ -321,11 +311,11 @@ def _messages(
         response.close()
 
 
-def _frames(response: BaseHTTPResponse) -> Iterator[tuple[int, bytes]]:
+def _frames(response: Answer) -> Iterator[tuple[int, bytes]]:
     """Cut the body of a streaming answer into its frames: flags and payload."""
     parts: list[bytes] = []
     missing = 0
-    for chunk in _blocks(response):
+    for chunk in response.blocks():
         if len(chunk) < missing:
             parts.append(chunk)
             missing -= len(chunk)
@@ -350,16 +340,6 @@ def _frames(response: BaseHTTPResponse) -> Iterator[tuple[int, bytes]]:
         missing -= end - start
         if start < end:
             parts.append(chunk[start:])
-
-
-def _blocks(response: BaseHTTPResponse) -> Iterator[bytes]:
-    """Large reads, of which one brings hundreds of small frames, and none waits for more than has come."""
-    answer: Answer | None = getattr(response.connection, "answer", None)
-    if answer is not None and answer.chunked:
-        yield from answer.blocks(BLOCK)
-        response.release_conn()
-    else:
-        yield from iter(lambda: response.read1(BLOCK, decode_content=False), b"")
 
 
 def _finish(frames: Iterator[tuple[int, bytes]]) -> None:

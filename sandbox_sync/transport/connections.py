@@ -1,206 +1,155 @@
-"""Connections whose sockets keep to deadlines, in the form that urllib3 uses them."""
+"""How a server is reached: through a proxy or not, encrypted or not."""
 
 from __future__ import annotations
 
-import http.client
-import socket
 import ssl
-import time
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from urllib3 import exceptions as urllib3_errors
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util.ssltransport import SSLTransport
+from sandbox_sync.transport import forks
+from sandbox_sync.transport.heads import AnswerError, request_head
+from sandbox_sync.transport.http1 import NETWORK_ERRORS, Connection
+from sandbox_sync.transport.proxies import authorization
+from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit, dial
+from sandbox_sync.transport.tls import ClientCert, ssl_context
 
-from sandbox_sync.transport.chunks import Chunks
-from sandbox_sync.transport.sockets import DeadlineSocket, dial
-
-# Bytes of a body that it pays to copy, so that it goes out together with the head.
-_SHORT = 64 * 1024
-
-NETWORK_ERRORS = (urllib3_errors.HTTPError, http.client.HTTPException, OSError)
-"""What urllib3 raises; `pools.failure_of` tells what it means."""
-
-MAX_IDLE_SECONDS = 55.0
-"""Seconds after which an idle connection is not used again: less than what load balancers keep them for."""
+if TYPE_CHECKING:
+    import socket
 
 
-class Answer(http.client.HTTPResponse):
-    """An answer whose lines have to be there to their ends, and whose head to its last: http.client takes a
-    broken head for a short one, and urllib3 the size "0" of "0fff" for the last chunk's."""
+class Proxy(NamedTuple):
+    """A proxy.
 
-    def begin(self) -> None:
-        reader: Any = self.fp
-        head: Any = _Lines(reader)
-        self.fp = head
-        try:
-            super().begin()
-        except http.client.RemoteDisconnected:
-            if not b"HTTP/".startswith(head.first[:5]):  # as of servers that speak HTTP/2 only
-                raise http.client.BadStatusLine("the server does not speak HTTP/1.1") from None
-            raise
-        finally:
-            if self.fp is head and not self.chunked:
-                self.fp = reader
-        if not head.last:
-            raise http.client.RemoteDisconnected("the connection ended within the head of the answer")
+    Attributes:
+        url: Its URL, with the user if there is one.
+        secure: Whether it is reached over TLS.
+        host: Its name or address.
+        port: Its port.
+    """
 
-    def blocks(self, size: int) -> Iterator[bytes]:
-        """The content of an answer that comes in chunks, joined as far as it has arrived.
-
-        Args:
-            size: Bytes to read at once.
-
-        Raises:
-            http.client.HTTPException: It is cut short, or not in chunks as it should be.
-            OSError: The connection broke.
-        """
-        reader = self.fp.file if isinstance(self.fp, _Lines) else self.fp
-        chunks = Chunks()
-        while not chunks.ended:
-            data = reader.read1(size)
-            if not data:
-                raise http.client.IncompleteRead(b"")
-            if content := chunks.feed(data):
-                yield content
-        self.close()
+    url: str
+    secure: bool
+    host: str
+    port: int
 
 
-class _Lines:
-    """Reads lines, whole ones, and knows the first and the last. All else is left to the file beneath."""
+class Route(NamedTuple):
+    """What two calls have in common that can use the same connection.
 
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        self.first = b""
-        self.last = b""
+    Attributes:
+        secure: Whether the server is reached over TLS. If not, a proxy is told with each request where to.
+        host: Name or address of the server; of the proxy, if that is told with each request.
+        port: The port there.
+        proxy: The proxy, if there is one.
+        trusted: With TLS, the file of the authorities.
+        client_cert: File or files of the client certificate.
+    """
 
-    def readline(self, limit: int = -1) -> bytes:
-        line: bytes = self.file.readline(limit)
-        self.first = self.first or line
-        self.last = line
-        if line and not line.endswith(b"\n") and len(line) != limit:
-            raise http.client.RemoteDisconnected("the connection ended within a line of the answer")
-        return line
+    secure: bool
+    host: str
+    port: int
+    proxy: Proxy | None
+    trusted: str | None
+    client_cert: ClientCert
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
+
+class NotConnectedError(OSError):
+    """No connection came about.
+
+    Attributes:
+        cause: Why.
+        at_proxy: Whether it is the proxy that could not be reached.
+        refused: Whether the proxy was reached, and leads nowhere.
+    """
+
+    def __init__(self, cause: Exception, *, at_proxy: bool) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.at_proxy = at_proxy
+        self.refused = isinstance(cause, ProxyRefusedError)
 
 
 class ProxyRefusedError(OSError):
     """The proxy answered, and leads nowhere."""
 
 
-class Connection(HTTPConnection):
-    """A connection whose socket keeps to deadlines, also on its way through a proxy.
+_contexts: dict[tuple[str, ClientCert], ssl.SSLContext] = {}
+forks.in_child(_contexts.clear)
 
-    Attributes:
-        answer: What is being answered.
-        link: The socket, also after http.client has let go of it to read an answer to its end.
-        idle_since: Reading of the monotonic clock when its last call ended.
-        has_connected_to_proxy: Whether errors are not the proxy's any more.
+
+def connect(route: Route, limit: TimeLimit | None) -> Connection:
+    """Open a connection.
+
+    Args:
+        route: Where to.
+        limit: What bounds it, and what is done with the connection until it is bound otherwise.
+
+    Raises:
+        NotConnectedError: There is none.
+        InvalidArgumentException: A certificate file cannot be used.
     """
-
-    answer: Answer | None = None
-    link: DeadlineSocket | None = None
-    idle_since = 0.0
-    has_connected_to_proxy = False
-    _head: bytes | None = None  # what waits for the body; empty while it is to come, None if it does not wait
-    _server: tuple[str, int | None, Mapping[str, str]] | None = None
-
-    def response_class(self, *arguments: Any, **options: Any) -> Answer:  # type: ignore[override]
-        """What http.client makes of an answer."""
-        self.answer = Answer(*arguments, **options)
-        return self.answer
-
-    def request(self, method: str, url: str, body: Any = None, *arguments: Any, **options: Any) -> None:
-        """Send a request; one with a short body in one piece, for which the server wakes up once."""
-        self._head = b"" if isinstance(body, bytes) and 0 < len(body) <= _SHORT else None
-        try:
-            super().request(method, url, body, *arguments, **options)
-        finally:
-            self._head = None
-
-    def send(self, data: Any) -> None:
-        head = self._head
-        if head == b"" and isinstance(data, bytes):  # the head itself, which the body follows at once
-            self._head = data
-            return
-        if head:
-            self._head = None
-            data = head + data
-        super().send(data)
-
-    def set_tunnel(
-        self,
-        host: str,
-        port: int | None = None,
-        headers: Mapping[str, str] | None = None,
-        scheme: str = "http",
-    ) -> None:
-        """Note the server that the proxy is to lead to."""
-        super().set_tunnel(host, port, headers, scheme)
-        self._server = (host, port, headers or {})
-
-    def connect(self) -> None:
-        try:
-            self.sock = self.open()
-        except NETWORK_ERRORS as error:
-            raise urllib3_errors.NewConnectionError(self, str(error)) from error
-        self.has_connected_to_proxy = self.proxy is not None
-
-    def open(self) -> socket.socket:
-        """A socket that leads to the server, or to the proxy that is asked for each URL."""
-        self.link = dial(self.host, self.port, self.timeout)
-        return self.link
-
-    @property
-    def is_connected(self) -> bool:
-        return time.monotonic() - self.idle_since < MAX_IDLE_SECONDS and super().is_connected
-
-
-class SecureConnection(Connection, HTTPSConnection):
-    """The same over TLS, to the server or to a proxy."""
-
-    def open(self) -> socket.socket:
-        sock = super().open()
-        try:
-            name = self.host
-            if self._server is not None:
-                if self.proxy is not None and self.proxy.scheme == "https":
-                    sock = self._encrypt(sock, name)
-                name = self._server[0]
-                _ask_for_way(sock, *self._server)
-                self.has_connected_to_proxy = True
-            sock = self._encrypt(sock, name)
-        except BaseException:
+    proxy = route.proxy
+    context = None if route.trusted is None else _context(route.trusted, route.client_cert)
+    sock: socket.socket | None = None
+    at_proxy = proxy is not None
+    try:
+        first = route if proxy is None else proxy
+        link = dial(first.host, first.port, limit)
+        sock = link
+        if context is not None and first.secure:
+            sock = link = _encrypted(link, context, first.host, limit)
+        if proxy is not None and route.secure:
+            _ask_for_way(sock, route, proxy)
+            at_proxy = False
+            if context is not None and proxy.secure:
+                sock = _encrypted_within(sock, context, route.host)
+            elif context is not None:
+                sock = link = _encrypted(link, context, route.host, limit)
+        return Connection(sock, link)
+    except NETWORK_ERRORS as error:
+        if sock is not None:
             sock.close()
-            raise
-        self.is_verified = True  # the context checks the certificate and the name in it
-        return sock
-
-    def _encrypt(self, sock: socket.socket, name: str) -> socket.socket:
-        context = cast("ssl.SSLContext", self.ssl_context)
-        if isinstance(sock, ssl.SSLSocket):  # inside of the encryption that leads to a proxy
-            return cast("socket.socket", SSLTransport(sock, context, name))
-        self.link = cast("DeadlineSocket", context.wrap_socket(sock, server_hostname=name))
-        return self.link
+        raise NotConnectedError(error, at_proxy=at_proxy) from error
+    except BaseException:
+        if sock is not None:
+            sock.close()
+        raise
 
 
-def _ask_for_way(sock: socket.socket, host: str, port: int | None, headers: Mapping[str, str]) -> None:
-    """Have a proxy connect what is sent from now on to a server.
+def _context(trusted: str, client_cert: ClientCert) -> ssl.SSLContext:
+    key = (trusted, client_cert)
+    return _contexts.get(key) or _contexts.setdefault(key, ssl_context(trusted, client_cert))
+
+
+def _encrypted(
+    sock: DeadlineSocket, context: ssl.SSLContext, name: str, limit: TimeLimit | None
+) -> DeadlineSocket:
+    sock.begin()  # the handshake keeps to the time that the socket has
+    secure = cast("DeadlineSocket", context.wrap_socket(sock, server_hostname=name))
+    secure.bound(limit)
+    return secure
+
+
+def _encrypted_within(sock: socket.socket, context: ssl.SSLContext, name: str) -> socket.socket:
+    """Encryption within that which leads to a proxy."""
+    from urllib3.util.ssltransport import SSLTransport
+
+    return cast("socket.socket", SSLTransport(sock, context, name))
+
+
+def _ask_for_way(sock: socket.socket, route: Route, proxy: Proxy) -> None:
+    """Have a proxy connect what is sent from now on to the server.
 
     Raises:
         ProxyRefusedError: It does not do so.
+        AnswerError: What it says is no answer.
     """
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1"))
-    answer = Answer(sock, method="CONNECT")
-    try:
-        answer.begin()
-        if not 200 <= answer.status < 300:
-            raise ProxyRefusedError(f"{answer.status} {answer.reason}")
-    finally:
-        answer.close()
+    authority = f"[{route.host}]:{route.port}" if ":" in route.host else f"{route.host}:{route.port}"
+    fields = [("host", authority), *authorization(proxy.url).items()]
+    sock.sendall(request_head("CONNECT", authority, fields))
+    # It has no more to say before it is spoken to: this connection has nothing to do with the one to come.
+    asked = Connection(sock, cast("DeadlineSocket", sock))
+    head = asked.head("CONNECT")
+    if not 200 <= head.status < 300:
+        raise ProxyRefusedError(f"{head.status} {head.reason}")
+    if asked.has_surplus:
+        raise AnswerError("the proxy says more than it was asked")

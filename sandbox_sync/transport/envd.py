@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from sandbox_sync_rest.api.envd import get_health
@@ -24,6 +24,7 @@ from sandbox_sync.errors import (
     SandboxException,
     SandboxState,
 )
+from sandbox_sync.transport.answers import read_all
 from sandbox_sync.transport.connect import ConnectChannel
 from sandbox_sync.transport.failures import Failure, HTTPFailure, RpcFailure, require_json
 from sandbox_sync.transport.files import Download, Payload
@@ -31,15 +32,14 @@ from sandbox_sync.transport.grpc_usable import grpc_is_usable, obstacle
 from sandbox_sync.transport.lazy import lazy
 from sandbox_sync.transport.log import CallLog
 from sandbox_sync.transport.mapping import Call, envd_http_error, needs_probe, rpc_error
-from sandbox_sync.transport.pools import Origin, read_all
-from sandbox_sync.transport.session import HTTPSession
+from sandbox_sync.transport.pools import Origin
 from sandbox_sync.transport.sockets import time_limit
 from sandbox_sync.transport.streams import Answers, RpcStream
 
 if TYPE_CHECKING:
-    import requests
     from sandbox_sync_rest.client import Request
-    from urllib3.response import BaseHTTPResponse
+
+    from sandbox_sync.transport.http1 import Answer, Body
 
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -77,6 +77,14 @@ _IDEMPOTENT = frozenset(
 
 class _Method(Protocol):
     path: str
+
+
+class WholeAnswer(NamedTuple):
+    """An answer that has been read, for the `parse` of generated operations."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
 class EnvdConnection:
@@ -149,16 +157,12 @@ class EnvdConnection:
 
     @lazy
     def _over_connect(self) -> tuple[ProcessStub, FilesystemStub]:
-        channel = ConnectChannel(self._url, self.config)
+        channel = ConnectChannel(self._origin)
         return ProcessStub(channel), FilesystemStub(channel)
 
     @lazy
     def _origin(self) -> Origin:
         return Origin(self._url, self.config)
-
-    @lazy
-    def _session(self) -> HTTPSession:
-        return HTTPSession(self._url, self.config, self._headers, self._token)
 
     def unary(
         self,
@@ -183,15 +187,16 @@ class EnvdConnection:
         """
         deadline = self.config.deadline(request_timeout)
         metadata = self._metadata(user)
-        call = self._call(_path_of(method), request_timeout, deadline, not_found)
+        path = _path_of(method)
         try:
             return self._attempted(
                 lambda: method(request, timeout=deadline.remaining(), metadata=metadata),
-                self._log(call),
+                CallLog(self.config.log, "POST", path, self.sandbox_id),
                 deadline,
-                repeatable=call.path in _IDEMPOTENT,
+                repeatable=path in _IDEMPOTENT,
             )
         except RpcFailure as failure:
+            call = self._call(path, request_timeout, deadline, not_found)
             raise self._rpc_error(failure, call, deadline) from None
 
     def client_stream(
@@ -324,7 +329,7 @@ class EnvdConnection:
         call = call.silent_for(idle, "stream_idle_timeout")
         headers = {**self._headers, **request.headers, "accept-encoding": _GZIP if gzip else "identity"}
 
-        def attempt() -> BaseHTTPResponse:
+        def attempt() -> Answer:
             response = self._origin.request(request.method, _target(request), headers=headers, limit=limit)
             if response.status != 200:
                 raise HTTPFailure.from_answer(response.status, response.headers, read_all(response, limit))
@@ -347,7 +352,7 @@ class EnvdConnection:
         *,
         request_timeout: float | None = None,
         idle_timeout: float | None = IDLE_TIMEOUT,
-    ) -> requests.Response:
+    ) -> WholeAnswer:
         """Upload files.
 
         Args:
@@ -370,9 +375,9 @@ class EnvdConnection:
         call = self._call(request.path, request_timeout, deadline, FileNotFoundException).at(request.method)
         call = call.silent_for(silence)
 
-        def attempt() -> requests.Response:
+        def attempt() -> WholeAnswer:
             try:
-                return self._session.attempt(request, {}, deadline, silence, payload)
+                return self._sent(request, deadline, silence, payload)
             except Failure as failure:
                 failure.spent = failure.sent and not payload.repeatable
                 raise
@@ -401,7 +406,7 @@ class EnvdConnection:
         call = self._call(request.path, request_timeout, deadline, NotFoundException).at(request.method)
         try:
             response = self._attempted(
-                lambda: self._session.attempt(request, {}, deadline),
+                lambda: self._sent(request, deadline),
                 self._log(call),
                 deadline,
                 repeatable=True,
@@ -413,6 +418,39 @@ class EnvdConnection:
                 return False
             raise envd_http_error(failure, call) from None
         return True
+
+    def _sent(
+        self,
+        request: Request,
+        deadline: Deadline,
+        silence: float | None = None,
+        payload: Payload | None = None,
+    ) -> WholeAnswer:
+        """Send a plain request once.
+
+        Args:
+            request: The request.
+            deadline: When it has to be over.
+            silence: Seconds for which nothing may move; None for any time.
+            payload: Its body, if it has one.
+
+        Raises:
+            Failure: There is no answer, or its status is not one of success.
+        """
+        limit = time_limit(deadline, silence)
+        headers = {"accept": "application/json", **self._headers, **request.headers}
+        body: Body = None
+        if payload is not None:
+            headers.update(payload.headers)
+            body = payload.in_one_piece() if payload.is_short else payload
+        answer = self._origin.request(
+            request.method, _target(request), headers=headers, body=body, limit=limit
+        )
+        content = read_all(answer, limit)
+        if 200 <= answer.status < 300:
+            return WholeAnswer(answer.status, answer.headers, content)
+        said = self.config.without_secrets(content.decode("utf-8", "replace"), self._token)
+        raise HTTPFailure.from_answer(answer.status, answer.headers, said.encode())
 
     def _attempted(
         self, attempt: Callable[[], T], log: CallLog, deadline: Deadline, *, repeatable: bool
@@ -464,7 +502,7 @@ class EnvdConnection:
         request = get_health.build()
         patience = deadline.sooner(min(_PROBE_SECONDS, self._keepalive))
         ask = CallLog(self.config.log, request.method, request.path, self.sandbox_id).watched(
-            lambda: self._session.attempt(request, {}, patience)
+            lambda: self._sent(request, patience)
         )
         try:
             try:

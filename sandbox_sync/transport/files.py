@@ -11,12 +11,10 @@ from typing import IO, TYPE_CHECKING, cast
 from urllib.parse import quote
 from uuid import uuid4
 
-from urllib3.response import BaseHTTPResponse
-
 from sandbox_sync.errors import InvalidArgumentException, SandboxException
-from sandbox_sync.transport.connections import NETWORK_ERRORS
+from sandbox_sync.transport.answers import content_of, failure_of, require_length
 from sandbox_sync.transport.failures import Failure
-from sandbox_sync.transport.pools import BLOCK, failure_of, link_of, require_length
+from sandbox_sync.transport.http1 import BLOCK, NETWORK_ERRORS, SHORT, Answer
 from sandbox_sync.transport.sockets import TimeLimit
 
 if TYPE_CHECKING:
@@ -56,6 +54,15 @@ class Payload:
     def headers(self) -> dict[str, str]:
         """Headers to send it with."""
         return {**self.kind, **({} if self.length is None else {"content-length": str(self.length)})}
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it pays to have it in one piece."""
+        return self.in_memory and self.length is not None and self.length <= SHORT
+
+    def in_one_piece(self) -> bytes:
+        """All of it."""
+        return b"".join(self)
 
     def __iter__(self) -> Iterator[bytes]:
         """Read it, as far as its length says.
@@ -186,7 +193,7 @@ class Download:
     Once it has failed, it fails in the same way for who reads on: what was cut short must not seem to end.
 
     Args:
-        response: The answer, of a status of success.
+        answer: The answer, of a status of success.
         whole: What bounds reading it whole, beside the silence that `block` allows.
         block: What bounds waiting for one of its blocks.
         explain: Makes an error of a failure.
@@ -197,16 +204,16 @@ class Download:
 
     def __init__(
         self,
-        response: BaseHTTPResponse,
+        answer: Answer,
         whole: TimeLimit | None,
         block: TimeLimit | None,
         explain: Callable[[Failure], SandboxException],
     ) -> None:
-        self.headers: Mapping[str, str] = response.headers
-        self._link = link_of(response)
+        self.headers = answer.headers
+        self._answer = answer
         self._whole = block if whole is None else TimeLimit(whole.deadline, block.silence if block else None)
         self._explain = explain
-        self._blocks = _received(response)
+        self._blocks = _received(answer)
         self._error: Exception | None = None
         self._bound_by(block)
 
@@ -262,8 +269,8 @@ class Download:
         try:
             self._blocks.close()
         except ValueError:  # another thread waits in it, and is woken up
-            if ended is None and self._link is not None:
-                self._link.interrupt()
+            if ended is None:
+                self._answer.interrupt()
 
     def __enter__(self) -> Self:
         return self
@@ -273,8 +280,7 @@ class Download:
 
     def _bound_by(self, limit: TimeLimit | None) -> None:
         self._limit = limit
-        if self._link is not None:
-            self._link.settimeout(limit)
+        self._answer.bound(limit)
 
     def _fail(self, failure: Failure) -> None:
         if self._error is not None:
@@ -282,42 +288,13 @@ class Download:
         self._error = self._explain(failure)
 
 
-def _received(response: BaseHTTPResponse) -> Generator[bytes, None, None]:
+def _received(answer: Answer) -> Generator[bytes, None, None]:
     """The content of an answer, none of it empty; raises `Failure` and `NETWORK_ERRORS`."""
-    coding = response.headers.get("content-encoding", "identity").strip().lower()
     try:
-        require_length(response)
-        # Unpacked here and not by urllib3, which takes the beginning of packed content for all of it, and
-        # unpacks a block at once however large it gets.
-        blocks = response.stream(BLOCK, decode_content=False)
-        if coding == "gzip":
-            yield from _unpacked(blocks)
-        elif coding in ("identity", ""):
-            yield from blocks
-        else:
-            raise Failure(f"the file came in the coding {coding!r}, which was not asked for", reason="broken")
-        response.release_conn()
+        require_length(answer)
+        yield from content_of(answer)
     finally:
-        response.close()
-
-
-def _unpacked(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    unpacker = zlib.decompressobj(wbits=31)
-    begun = False
-    for packed in blocks:
-        begun = True
-        while packed:
-            if unpacker.eof:
-                unpacker = zlib.decompressobj(wbits=31)
-            try:
-                data = unpacker.decompress(packed, BLOCK)
-            except zlib.error as error:
-                raise Failure(f"the compressed file is damaged: {error}", reason="broken") from None
-            if data:
-                yield data
-            packed = unpacker.unconsumed_tail or unpacker.unused_data
-    if begun and not unpacker.eof:
-        raise Failure("the compressed file ends before its end", reason="broken")
+        answer.close()
 
 
 def _slices(view: memoryview) -> Iterator[bytes]:

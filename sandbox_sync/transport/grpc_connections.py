@@ -18,8 +18,9 @@ from typing import Any
 import grpc
 
 from sandbox_sync.transport import forks, grpc_usable
+from sandbox_sync.transport.answers import MAX_MESSAGE
 from sandbox_sync.transport.green import gevent_patched
-from sandbox_sync.transport.pools import MAX_MESSAGE, USER_AGENT
+from sandbox_sync.transport.pools import USER_AGENT
 from sandbox_sync.transport.tls import ClientCert, client_files, pem, ssl_context
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (

@@ -1,128 +1,105 @@
-"""HTTP connections: kept open between calls, bound to a deadline, and never shared with a forked process."""
+"""Servers, and the connections to them: kept open between calls and never shared with a forked process."""
 
 from __future__ import annotations
 
-import http.client
-import queue
-import ssl
+import atexit
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
 
-import urllib3
-from urllib3 import exceptions as urllib3_errors
-from urllib3.response import BaseHTTPResponse
-from urllib3.util import Timeout, parse_url
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from sandbox_sync._version import __version__
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import InvalidArgumentException
-from sandbox_sync.transport import connections, forks
-from sandbox_sync.transport.connections import NETWORK_ERRORS, ProxyRefusedError
-from sandbox_sync.transport.failures import Failure, Reason
+from sandbox_sync.transport import forks
+from sandbox_sync.transport.answers import failure_of
+from sandbox_sync.transport.connections import Proxy, Route, connect
+from sandbox_sync.transport.failures import Failure
+from sandbox_sync.transport.heads import request_head
+from sandbox_sync.transport.http1 import NETWORK_ERRORS, Answer, Body, Connection
 from sandbox_sync.transport.proxies import authorization, proxy_for
-from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit
-from sandbox_sync.transport.tls import ClientCert, ca_file, ssl_context
-
-Body: TypeAlias = bytes | Iterable[bytes] | None
+from sandbox_sync.transport.sockets import TimeLimit
+from sandbox_sync.transport.tls import ca_file
 
 USER_AGENT = f"sandbox-sync/{__version__}"
 
-BLOCK = 256 * 1024
-"""Bytes moved at once: measured, less costs throughput and more gains nothing."""
+MAX_IDLE_SECONDS = 55.0
+"""Seconds after which an idle connection is not used again: less than what load balancers keep them for."""
 
-MAX_MESSAGE = 128 * 1024 * 1024
-"""The largest answer that is held in memory whole."""
-
-_MAX_HOSTS = 256
-_MAX_IDLE = 64
-# Some proxies, proxy.py among them, add a second one to a length that is not written in this way.
-_SPELLED = {"content-length": "Content-Length"}
-# Alerts of a server that does not go on with the handshake, in OpenSSL's words.
-_TLS_REFUSALS = (
-    "ALERT_CERTIFICATE",
-    "ALERT_BAD_CERTIFICATE",
-    "ALERT_UNSUPPORTED_CERTIFICATE",
-    "ALERT_UNKNOWN_CA",
-    "ALERT_ACCESS_DENIED",
-    "ALERT_HANDSHAKE_FAILURE",
-)
-# A timeout that fires so many seconds before the deadline is the deadline's.
-_CLOCK_SLACK = 0.05
+_MAX_IDLE = 64  # connections of one route
+_MAX_ROUTES = 256
+_PORTS = {"http": 80, "https": 443}
+# Methods of which nobody expects a body: a request of any other says that it has none.
+_BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 
 
-class _IdleConnections:
-    """The idle connections to one host, the last one used on top.
+class _Idle:
+    """The idle connections of one route, the last one used on top.
 
-    It stands in for the queue that urllib3 would use, and has no lock: a process may be forked at any moment,
-    and a lock that another thread held then would never be released in the child.
+    It has no lock: a process may be forked at any moment, and a lock that another thread held then would
+    never be released in the child.
     """
 
-    def __init__(self, maxsize: int = 0) -> None:
-        self._stack: deque[Any] = deque()
+    def __init__(self) -> None:
+        self._stack: deque[Connection] = deque()
+        self.used = time.monotonic()
 
-    def get(self, block: bool = False, timeout: float | None = None) -> Any:
-        try:
-            return self._stack.pop()
-        except IndexError:
-            raise queue.Empty from None
+    def take(self) -> Connection | None:
+        """One that can be used."""
+        while self._stack:
+            try:
+                connection = self._stack.pop()
+            except IndexError:
+                break  # other threads have taken the last one
+            if time.monotonic() - connection.idle_since < MAX_IDLE_SECONDS and connection.is_open():
+                return connection
+            connection.close()
+        return None
 
-    def put(self, connection: Any, block: bool = False) -> None:
-        if connection is None:
-            return  # urllib3 fills its queue with these at the start
-        now = time.monotonic()
-        connection.idle_since = now
+    def put(self, connection: Connection) -> None:
+        """Keep one, and none that is too old or too many."""
+        self.used = connection.idle_since
         self._stack.append(connection)
+        oldest = self.used - MAX_IDLE_SECONDS
         try:
-            while (
-                len(self._stack) > _MAX_IDLE or self._stack[0].idle_since < now - connections.MAX_IDLE_SECONDS
-            ):
+            while len(self._stack) > _MAX_IDLE or self._stack[0].idle_since < oldest:
                 self._stack.popleft().close()
         except IndexError:
             pass  # other threads have taken them
 
-    def qsize(self) -> int:
-        return len(self._stack)
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = connections.Connection
-    QueueCls = _IdleConnections  # type: ignore[assignment]
-
-
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = connections.SecureConnection
-    QueueCls = _IdleConnections  # type: ignore[assignment]
+    def close(self) -> None:
+        """Close all that there are now."""
+        while self._stack:
+            try:
+                self._stack.pop().close()
+            except IndexError:
+                break
 
 
 # Empty in a forked child, whose copies of the parent's connections `sockets` has closed.
-_managers: dict[tuple[Any, ...], urllib3.PoolManager] = {}
-forks.in_child(_managers.clear)
+_idle: dict[Route, _Idle] = {}
+forks.in_child(_idle.clear)
 
 
-def _manager(proxy: str | None, trusted: str | None, client_cert: ClientCert) -> urllib3.PoolManager:
-    """This process's pools for these settings. With TLS, `trusted` is the file of the authorities."""
-    forks.check()
-    key = (proxy, trusted, client_cert)
-    manager = _managers.get(key)
-    if manager is None:
-        options: dict[str, Any] = {"num_pools": _MAX_HOSTS, "blocksize": BLOCK, "block": False}
-        if trusted is not None:
-            options["ssl_context"] = ssl_context(trusted, client_cert)
-        if proxy is None:
-            manager = urllib3.PoolManager(**options)
-        else:
-            scheme, _, rest = proxy.partition("://")
-            manager = urllib3.ProxyManager(
-                f"{scheme}://{rest.rpartition('@')[2]}",
-                proxy_headers=authorization(proxy),
-                proxy_ssl_context=options.get("ssl_context"),
-                **options,
-            )
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-        manager = _managers.setdefault(key, manager)
-    return manager
+@atexit.register
+def _close_idle() -> None:
+    for idle in _idle.copy().values():
+        idle.close()
+
+
+def _idle_of(route: Route) -> _Idle:
+    idle = _idle.get(route)
+    if idle is None:
+        while len(_idle) >= _MAX_ROUTES:
+            # A copy, in the making of which no other thread runs; a list of pairs may have garbage collected.
+            routes = _idle.copy()
+            unused = _idle.pop(min(routes, key=lambda route: routes[route].used), None)
+            if unused is not None:
+                unused.close()
+        idle = _idle.setdefault(route, _Idle())
+    return idle
 
 
 class Origin:
@@ -132,6 +109,9 @@ class Origin:
         base_url: Its URL, with the prefix that all paths have, if any.
         config: The settings.
 
+    Attributes:
+        prefix: The prefix.
+
     Raises:
         InvalidArgumentException: The URL cannot be one, or the proxy is of a kind that is not supported.
     """
@@ -139,17 +119,27 @@ class Origin:
     def __init__(self, base_url: str, config: ConnectionConfig) -> None:
         try:
             url = parse_url(base_url)
-        except urllib3_errors.LocationParseError:
+            scheme = url.scheme or "http"
+            usual_port = _PORTS[scheme]
+        except (LocationParseError, KeyError):
             raise InvalidArgumentException(f"not the URL of a server: {base_url!r}") from None
-        self.base_url = base_url
-        self._scheme = url.scheme or "http"
-        self._host = url.host
-        self._port = url.port
+        host = (url.host or "").rstrip(".")
+        authority = host if url.port in (None, usual_port) else f"{host}:{url.port}"
         self.prefix = (url.path or "").rstrip("/")
-        self._proxy = proxy_for(base_url, config.proxy)
-        secure = self._scheme == "https" or (self._proxy or "").startswith("https:")
-        trusted = ca_file(config.ca_bundle) if secure else None
-        self._settings = (self._proxy, trusted, config.client_cert)
+        proxy = _proxy(proxy_for(base_url, config.proxy))
+        secure = scheme == "https"
+        trusted = ca_file(config.ca_bundle) if secure or (proxy is not None and proxy.secure) else None
+        self._fields = [("host", authority)]
+        self._before_path = self.prefix
+        # Without encryption it is with each request that a proxy is told where to go.
+        self._asks_proxy = proxy is not None and not secure
+        if proxy is not None and self._asks_proxy:
+            self._fields += authorization(proxy.url).items()
+            self._before_path = f"http://{authority}{self.prefix}"
+            host, port = proxy.host, proxy.port
+        else:
+            port = url.port or usual_port
+        self._route = Route(secure, host.strip("[]"), port, proxy, trusted, config.client_cert)
 
     def request(
         self,
@@ -159,7 +149,7 @@ class Origin:
         headers: Mapping[str, str],
         body: Body = None,
         limit: TimeLimit | None,
-    ) -> BaseHTTPResponse:
+    ) -> Answer:
         """Send a request and wait for the head of its answer.
 
         Args:
@@ -167,10 +157,10 @@ class Origin:
             target: Path and query, percent-encoded, without the prefix of the base URL.
             headers: All headers; a body of unknown length is sent in chunks if they do not tell its length.
             body: What to send; parts of an iterable are sent as they come.
-            limit: How long all of it may take, until other limits are set on the answer's connection.
+            limit: How long all of it may take, until other limits are set on the answer.
 
         Returns:
-            The answer. Reading it raises `NETWORK_ERRORS`, save with `read_all`; it has to be closed.
+            The answer. Reading it raises `NETWORK_ERRORS`, save with `answers.read_all`; it has to be closed.
 
         Raises:
             Failure: There is no answer. Errors of an iterable `body` are raised as they are.
@@ -178,40 +168,71 @@ class Origin:
         """
         if limit is not None and limit.deadline.expired:
             raise Failure("the time was up before it was sent", reason="deadline", sent=False)
-        source = _Source(body) if body is not None and not isinstance(body, bytes) else None
-        options: dict[str, Any] = {
-            "headers": {
-                "user-agent": USER_AGENT,
-                **{_SPELLED.get(name, name): headers[name] for name in headers},
-            },
-            "body": body if source is None else source,
-            "timeout": Timeout(connect=limit, read=limit),
-            "retries": False,
-            "redirect": False,
-            "preload_content": False,
-        }
-        target = self.prefix + target
-        manager = _manager(*self._settings)
+        fields, chunked = self._all_fields(method, headers, body)
         try:
-            if self._proxy is not None and self._scheme == "http":
-                url = f"{self._scheme}://{self._authority()}{target}"
-                return _not_of_proxy(manager.urlopen(method, url, **options))
-            pool = manager.connection_from_host(self._host, self._port, self._scheme)
-            return pool.urlopen(method, target, assert_same_host=False, **options)
+            head = request_head(method, self._before_path + target, fields)
+        except ValueError:
+            # The error's own words are no help: they must not quote a header, which may be a secret.
+            raise InvalidArgumentException(
+                "a header or the path holds characters that HTTP does not allow"
+            ) from None
+        source = _Source(body) if body is not None and not isinstance(body, bytes) else None
+        forks.check()
+        try:
+            connection = _idle_of(self._route).take()
+            if connection is None:
+                connection = connect(self._route, limit)
+            else:
+                connection.bound(limit)
+            try:
+                connection.send(head, body if source is None else source, chunked=chunked)
+                answer = connection.answer(method, self._free)
+            except BaseException:
+                connection.close()
+                raise
         except NETWORK_ERRORS as error:
             if source is not None and source.error is not None:
                 raise source.error from None
             raise failure_of(error, limit) from None
-        except ValueError:
-            if source is not None and source.error is not None:
-                raise
-            # The error's own words quote the header, which may be a secret.
-            raise InvalidArgumentException(
-                "a header or the path holds characters that HTTP does not allow"
-            ) from None
+        if answer.status == 407 and self._asks_proxy:
+            answer.close()
+            words = f"the proxy refused: {answer.status} {answer.reason}"
+            raise Failure(words, reason="connect", sent=False)
+        return answer
 
-    def _authority(self) -> str:
-        return f"{self._host}:{self._port}" if self._port else f"{self._host}"
+    def _all_fields(
+        self, method: str, headers: Mapping[str, str], body: Body
+    ) -> tuple[list[tuple[str, str]], bool]:
+        """The headers of a request, and whether they say that its body is sent in chunks."""
+        given = {name.lower() for name in headers}
+        fields = self._fields.copy()
+        if "user-agent" not in given:
+            fields.append(("user-agent", USER_AGENT))
+        if "accept-encoding" not in given:
+            fields.append(("accept-encoding", "identity"))
+        chunked = False
+        if "content-length" not in given:
+            if body is None or isinstance(body, bytes):
+                if body is not None or method not in _BODILESS:
+                    fields.append(("Content-Length", str(len(body or b""))))
+            else:
+                chunked = True
+                fields.append(("transfer-encoding", "chunked"))
+        for name, value in headers.items():
+            # Some proxies, proxy.py among them, add a second length to one that is not written in this way.
+            fields.append(("Content-Length" if name == "content-length" else name, value))
+        return fields, chunked
+
+    def _free(self, connection: Connection) -> None:
+        _idle_of(self._route).put(connection)
+
+
+def _proxy(url: str | None) -> Proxy | None:
+    if url is None:
+        return None
+    parts = parse_url(url)
+    secure = parts.scheme == "https"
+    return Proxy(url, secure, (parts.host or "").strip("[]"), parts.port or (443 if secure else 80))
 
 
 class _Source:
@@ -227,97 +248,3 @@ class _Source:
         except Exception as error:
             self.error = error
             raise
-
-
-def _not_of_proxy(response: BaseHTTPResponse) -> BaseHTTPResponse:
-    """An answer, unless it is a proxy's own that it does not know the caller.
-
-    Raises:
-        Failure: It is.
-    """
-    if response.status != 407:
-        return response
-    response.close()
-    raise Failure(f"the proxy refused: {response.status} {response.reason}", reason="connect", sent=False)
-
-
-def link_of(response: BaseHTTPResponse) -> DeadlineSocket | None:
-    """The socket that an answer is being read from, to change its limits or to interrupt it."""
-    return getattr(response.connection, "link", None)
-
-
-def read_all(response: BaseHTTPResponse, limit: TimeLimit | None) -> bytes:
-    """The rest of an answer; its connection is free for other calls afterwards.
-
-    Raises:
-        Failure: It did not come whole, or it is larger than `MAX_MESSAGE`.
-    """
-    require_length(response)
-    parts = []
-    size = 0
-    try:
-        for part in response.stream(BLOCK, decode_content=True):
-            parts.append(part)
-            size += len(part)
-            if size > MAX_MESSAGE:
-                response.close()
-                raise Failure(f"the answer is larger than {MAX_MESSAGE} bytes", reason="answer")
-    except NETWORK_ERRORS as error:
-        raise failure_of(error, limit) from None
-    response.release_conn()
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def require_length(response: BaseHTTPResponse) -> None:
-    """Make sure that a good answer says where it ends, so that a broken connection is not taken for its end.
-
-    Raises:
-        Failure: It does not.
-    """
-    framed = "content-length" in response.headers or getattr(response, "chunked", False)
-    if 200 <= response.status < 300 and response.status != 204 and not framed:
-        response.close()
-        raise Failure(
-            "the answer does not say how long it is, so it may have been cut short", reason="broken"
-        )
-
-
-def failure_of(error: Exception, limit: TimeLimit | None) -> Failure:
-    """What one of `NETWORK_ERRORS` means.
-
-    Args:
-        error: The error.
-        limit: The limit that was set when it happened.
-    """
-    words = ""
-    if isinstance(error, urllib3_errors.ProxyError):
-        error = error.original_error
-        answered = isinstance(_root_of(error), ProxyRefusedError)
-        words = "the proxy refused: " if answered else "the proxy cannot be reached: "
-    root = _root_of(error)
-    # In TLS 1.3 the server looks at the client's certificate when the client already sends its request.
-    refused = isinstance(root, ssl.SSLError) and any(word in (root.reason or "") for word in _TLS_REFUSALS)
-    sent = not (refused or isinstance(error, urllib3_errors.NewConnectionError))
-    reason: Reason = "broken" if sent else "connect"
-    if isinstance(root, TimeoutError) and limit is not None:
-        left = limit.deadline.remaining()
-        reason = "deadline" if left is not None and left <= _CLOCK_SLACK else "silence"
-    elif isinstance(root, ssl.SSLError) and not sent:
-        reason = "tls"
-        words += "the server wants another client certificate (client_cert): " if refused else ""
-    failure = Failure(words + (str(root) or type(root).__name__), reason=reason, sent=sent)
-    unreadable = isinstance(root, http.client.BadStatusLine)
-    failure.is_of_something_else = unreadable and not isinstance(root, http.client.RemoteDisconnected)
-    return failure
-
-
-def _root_of(error: BaseException) -> BaseException:
-    """What urllib3 has wrapped: its own errors tell of objects rather than of what happened."""
-    wrapped: object = None
-    if isinstance(error, (urllib3_errors.NewConnectionError, urllib3_errors.TimeoutError)):
-        wrapped = error.__cause__
-    elif isinstance(error, urllib3_errors.SSLError) and error.args:
-        wrapped = error.args[0]
-    elif isinstance(error, urllib3_errors.ProtocolError) and len(error.args) > 1:
-        wrapped = error.args[1]
-    return _root_of(wrapped) if isinstance(wrapped, BaseException) else error

@@ -1,4 +1,4 @@
-"""Plain HTTP calls of the generated operations: requests sessions on our own connections."""
+"""Calls of the control plane: a requests session on our own connections."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from urllib3 import HTTPResponse
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import InvalidArgumentException
+from sandbox_sync.transport.answers import read_all
 from sandbox_sync.transport.failures import HTTPFailure
-from sandbox_sync.transport.files import Payload
-from sandbox_sync.transport.pools import Origin, read_all
+from sandbox_sync.transport.pools import Origin
 from sandbox_sync.transport.sockets import TimeLimit, time_limit
 
 if TYPE_CHECKING:
@@ -51,26 +51,16 @@ class HTTPSession:
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
-    def attempt(
-        self,
-        request: Request,
-        extra: Mapping[str, str],
-        deadline: Deadline,
-        silence: float | None = None,
-        body: Payload | None = None,
-    ) -> requests.Response:
+    def attempt(self, request: Request, extra: Mapping[str, str], deadline: Deadline) -> requests.Response:
         """Send a request once.
 
         Args:
             request: The request.
             extra: More headers.
             deadline: When it has to be over.
-            silence: Seconds for which nothing may move; None for any time.
-            body: What to send, unless the request has a body itself.
 
         Raises:
-            Failure: There is no answer, or its status is not one of success. Errors of the body are raised as
-                they are.
+            Failure: There is no answer, or its status is not one of success.
             InvalidArgumentException: The request cannot be written as HTTP.
         """
         try:
@@ -88,13 +78,8 @@ class HTTPSession:
             raise InvalidArgumentException(
                 f"{request.operation}: a header or parameter holds characters that HTTP does not allow"
             ) from None
-        if body is not None:
-            ready.body = body  # type: ignore[assignment]  # requests would send all but files in chunks
-            ready.headers.pop("content-length", None)
-            ready.headers.update(body.headers)
-        response = self._session.send(
-            ready, timeout=time_limit(deadline, silence), allow_redirects=False, proxies={}, stream=False
-        )
+        limit: Any = time_limit(deadline)  # which reaches our own adapter as it is
+        response = self._session.send(ready, timeout=limit, allow_redirects=False, proxies={}, stream=False)
         if 200 <= response.status_code < 300:
             return response
         said = self._config.without_secrets(response.content.decode("utf-8", "replace"), self._secret)

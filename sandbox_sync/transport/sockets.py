@@ -1,12 +1,13 @@
 """Sockets that keep to a deadline.
 
 A plain socket's timeout starts anew with each read, so a server that drips a byte now and then is never too
-slow for it. The sockets here are given a `TimeLimit` in place of a number and measure all they do against it.
+slow for it. The sockets here are given a `TimeLimit` and measure all they do against it.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 import threading
@@ -22,7 +23,7 @@ from sandbox_sync.transport import forks
 from sandbox_sync.transport.signals import look_after
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
 
 T = TypeVar("T")
 
@@ -32,30 +33,24 @@ _SLACK = 0.02
 # More seconds than any program lives, and fewer than the system's calls can be given.
 _LONGEST = 1e9
 
-# Bytes that are read ahead while HTTP is parsed: a stream of small chunks costs one system call for so many.
-_READ_BUFFER = 64 * 1024
 
+class TimeLimit:
+    """A deadline and the longest silence, which together say how long an operation may take.
 
-class TimeLimit(float):
-    """A deadline and the longest silence, in the shape of the seconds that an operation may take now.
-
-    Being a number, it reaches the socket through urllib3, which hands timeouts on as they are.
-
-    Attributes:
+    Args:
         deadline: When everything has to be done.
         silence: Seconds for which the other side may be silent; None for any time.
+
+    Attributes:
+        deadline: As given.
+        silence: As given.
     """
 
-    deadline: Deadline
-    silence: float | None
+    __slots__ = ("deadline", "silence")
 
-    def __new__(cls, deadline: Deadline, silence: float | None = None) -> Self:
-        # Never zero, which would mean "do not block" to a socket and be refused by urllib3.
-        left = deadline.sooner(silence).remaining() or 0.0
-        limit = super().__new__(cls, min(max(left, 0.001), _LONGEST))
-        limit.deadline = deadline
-        limit.silence = silence
-        return limit
+    def __init__(self, deadline: Deadline, silence: float | None = None) -> None:
+        self.deadline = deadline
+        self.silence = silence
 
     def left(self) -> float | None:
         """Seconds that an operation which begins now may take; None for any time."""
@@ -66,14 +61,8 @@ class TimeLimit(float):
 
 
 def time_limit(deadline: Deadline, silence: float | None = None) -> TimeLimit | None:
-    """What to set as a timeout for these bounds: None when there are none."""
-    return None if silence is None and deadline.remaining() is None else TimeLimit(deadline, silence)
-
-
-def _as_limit(timeout: float | None) -> TimeLimit | None:
-    if isinstance(timeout, TimeLimit):
-        return timeout
-    return TimeLimit(Deadline.after(timeout)) if timeout else None
+    """What these bounds come to: None when there are none."""
+    return None if silence is None and deadline.is_never else TimeLimit(deadline, silence)
 
 
 class DeadlineSocket(socket.socket):
@@ -82,9 +71,15 @@ class DeadlineSocket(socket.socket):
     # A default of the class, because the ssl module makes its sockets without calling __init__.
     _limit: TimeLimit | None = None
 
+    def bound(self, limit: TimeLimit | None) -> None:
+        """Set what bounds all operations from now on, in place of what did before."""
+        self._limit = limit
+        if limit is None:
+            super().settimeout(None)
+
     def settimeout(self, value: float | None) -> None:
-        """Set what bounds all operations from now on: a `TimeLimit`, or seconds for all of them together."""
-        self._limit = _as_limit(value)
+        """Set seconds for all operations together, as libraries do."""
+        self._limit = TimeLimit(Deadline.after(value)) if value else None
         super().settimeout(value)
 
     def _left(self) -> float | None:
@@ -97,6 +92,14 @@ class DeadlineSocket(socket.socket):
         if left is not None and left <= 0:
             raise TimeoutError("timed out")
         return left
+
+    def begin(self) -> None:
+        """Give the operation that follows the time that is left.
+
+        Raises:
+            TimeoutError: None is.
+        """
+        self._allow(self._left())
 
     def _allow(self, left: float | None) -> None:
         """Let the operation that follows take so long."""
@@ -127,15 +130,12 @@ class DeadlineSocket(socket.socket):
         return self._read(partial(super().recv, buflen, *options, **named))
 
     def send(self, data: Buffer, *options: Any, **named: Any) -> int:
-        self._allow(self._left())
+        self.begin()
         return super().send(data, *options, **named)
 
     def sendall(self, data: Buffer, *options: Any, **named: Any) -> None:
-        self._allow(self._left())
+        self.begin()
         super().sendall(data, *options, **named)
-
-    def makefile(self, mode: Any = "r", buffering: int | None = None, **options: Any) -> Any:
-        return super().makefile(mode, _READ_BUFFER if buffering is None else buffering, **options)
 
     def own(self) -> None:
         """Note that this is the socket of a connection: a child that is forked later closes its copy."""
@@ -149,6 +149,17 @@ class DeadlineSocket(socket.socket):
         except OSError:
             pass  # it has ended already
 
+    def is_quiet(self) -> bool:
+        """Whether it is open at both ends, and nothing has arrived."""
+        try:
+            if not hasattr(select, "poll"):  # as where eventlet has replaced what there is
+                return not select.select([self], [], [], 0)[0]
+            poll = select.poll()
+            poll.register(self, select.POLLIN)
+            return not poll.poll(0)
+        except (OSError, ValueError):
+            return False  # it has been closed at this end
+
 
 class DeadlineSSLSocket(DeadlineSocket, ssl.SSLSocket):
     """The same over TLS; to be an SSLContext's `sslsocket_class`."""
@@ -157,19 +168,21 @@ class DeadlineSSLSocket(DeadlineSocket, ssl.SSLSocket):
         self.own()  # before it waits for the server: the plain socket that it was made of is none any more
         super().do_handshake(*options, **named)
 
+    def is_quiet(self) -> bool:
+        return super().is_quiet() and not self.pending()  # of what has arrived, some may be unpacked already
 
-def dial(host: str, port: int, timeout: float | None) -> DeadlineSocket:
+
+def dial(host: str, port: int, limit: TimeLimit | None) -> DeadlineSocket:
     """Connect to the first of a host's addresses that answers.
 
     Args:
         host: Name or address. Names under .localhost are this machine, whatever the resolver says (RFC 6761).
         port: TCP port.
-        timeout: Seconds, or a `TimeLimit`, for all addresses together; each gets a fair share of it.
+        limit: What bounds all addresses together, each of which gets a fair share; and then the socket.
 
     Raises:
         OSError: No address answered; socket.gaierror if there is none.
     """
-    limit = _as_limit(timeout)
     name = "localhost" if host.endswith(".localhost") else host
     try:
         addresses = _addresses(name, port, limit)
@@ -191,7 +204,7 @@ def dial(host: str, port: int, timeout: float | None) -> DeadlineSocket:
             sock.close()
             raise
         else:
-            sock.settimeout(limit)
+            sock.bound(limit)
             return sock
     raise failure
 

@@ -119,12 +119,13 @@ def test_ctrl_c_is_felt_while_a_name_is_resolved() -> None:
 
 def test_addresses_and_local_names_need_no_resolver_and_no_thread() -> None:
     program = """
-        from sandbox_sync.transport.sockets import dial
+        from sandbox_sync.deadlines import Deadline
+        from sandbox_sync.transport.sockets import dial, time_limit
         with socket.create_server(("127.0.0.1", 0)) as listener:
             started = []
             threading.Thread.start = started.append
             for host in ("127.0.0.1", "localhost", "49983-i1.localhost"):
-                dial(host, listener.getsockname()[1], 5.0).close()
+                dial(host, listener.getsockname()[1], time_limit(Deadline.after(5.0))).close()
         assert started == [] and not was_asked()
     """
     succeeds(program, "http://sandbox.test", before=SILENT_RESOLVER)

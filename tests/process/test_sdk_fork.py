@@ -397,13 +397,11 @@ def test_a_child_of_a_parent_that_is_just_connecting_holds_no_connection() -> No
     """G44: also a socket on which encryption is only being agreed upon stays with the parent."""
     program = """
         import socket, ssl
-        from sandbox_sync.transport.connections import Connection, SecureConnection
+        from sandbox_sync.transport.connections import Route, connect
 
         listener = socket.create_server(("127.0.0.1", 0))   # it accepts, and never says anything
-        secure = SecureConnection("127.0.0.1", listener.getsockname()[1], timeout=20)
-        from sandbox_sync.transport.tls import ssl_context
-        secure.ssl_context = ssl_context(sys.argv[1], None)
-        thread = threading.Thread(target=lambda: secure.connect(), daemon=True)
+        route = Route(True, "127.0.0.1", listener.getsockname()[1], None, sys.argv[1], None)
+        thread = threading.Thread(target=connect, args=(route, None), daemon=True)
         thread.start()
         accepted = listener.accept()[0]
         accepted.recv(1)   # the handshake has begun

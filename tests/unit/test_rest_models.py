@@ -302,8 +302,8 @@ def test_times_have_an_offset_and_may_be_finer_than_python_knows(
 
 def test_null_in_place_of_a_list_or_map_reads_as_empty() -> None:
     """G54: some servers write null for a list without items."""
-    assert get_v2_sandboxes.parse(Response(200, b"null")) == []  # type: ignore[arg-type]
-    assert get_envs.parse(Response(200, b"null")) == {}  # type: ignore[arg-type]
+    assert get_v2_sandboxes.parse(Response(200, b"null")) == []
+    assert get_envs.parse(Response(200, b"null")) == {}
 
 
 def test_errors_of_other_shapes_can_be_read() -> None:
@@ -314,7 +314,7 @@ def test_errors_of_other_shapes_can_be_read() -> None:
 
 def test_the_error_of_reading_says_where_without_values_and_can_be_pickled() -> None:
     with pytest.raises(InvalidResponse) as caught:
-        post_v2_sandboxes.parse(Response(201, b'{"sandboxID": 12, "envdAccessToken": "s3cret"}'))  # type: ignore[arg-type]
+        post_v2_sandboxes.parse(Response(201, b'{"sandboxID": 12, "envdAccessToken": "s3cret"}'))
     copied = pickle.loads(pickle.dumps(caught.value))
     for error in (caught.value, copied):
         assert (error.operation, error.status_code) == ("post_v2_sandboxes", 201)
@@ -348,4 +348,4 @@ def test_a_server_may_build_answers_by_python_names() -> None:
         "envdVersion": "1",
         "domain": None,
     }
-    assert get_sandboxes_sandbox_id.parse(Response(200, json.dumps(sandbox.to_wire()).encode())) is not None  # type: ignore[arg-type]
+    assert get_sandboxes_sandbox_id.parse(Response(200, json.dumps(sandbox.to_wire()).encode())) is not None

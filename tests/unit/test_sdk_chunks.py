@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from http.client import HTTPException
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_sync.transport.chunks import Chunks
+from sandbox_sync.transport.heads import AnswerError
 
 
 def encoded(contents: list[bytes], trailers: bytes = b"") -> bytes:
@@ -49,15 +48,27 @@ def test_what_is_there_of_a_large_chunk_is_not_waited_for() -> None:
         b"-1\r\na",
         b"+1\r\na\r\n",
         b"1_0\r\n",
+        b"0x1\r\na\r\n",
         b"1\r\nab\r\n0\r\n\r\n",
         b"1\r\na\n\n0\r\n\r\n",
-        b"0\r\n\r\nHTTP/1.1 200 OK\r\n",
         b"1" * 70_000,
+        b"0\r\n" + b"a: b\r\n" * 20_000,
     ],
-    ids=["letter", "nothing", "minus", "plus", "underscore", "longer", "newline", "more", "endless"],
+    ids=[
+        "letter",
+        "nothing",
+        "minus",
+        "plus",
+        "underscore",
+        "prefix",
+        "longer",
+        "newline",
+        "endless",
+        "endless trailers",
+    ],
 )
 def test_what_is_not_in_chunks_is_refused(data: bytes) -> None:
-    with pytest.raises(HTTPException):
+    with pytest.raises(AnswerError):
         Chunks().feed(data)
 
 
@@ -66,3 +77,10 @@ def test_a_cut_in_a_length_or_before_the_end_is_no_end() -> None:
         chunks = Chunks()
         assert chunks.feed(data) == b"a"
         assert not chunks.ended
+
+
+def test_what_follows_the_end_is_kept_apart() -> None:
+    chunks = Chunks()
+    assert chunks.feed(b"1\r\na\r\n0\r\nb: c\r\n\r\nHTTP/1.1 200 OK\r\n\r\n") == b"a"
+    assert chunks.ended
+    assert chunks.surplus == b"HTTP/1.1 200 OK\r\n\r\n"

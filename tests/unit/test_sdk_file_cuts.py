@@ -17,7 +17,7 @@ from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.file_stream import FileStream
 from sandbox_sync.filesystem import Filesystem
 from sandbox_sync.transport.envd import EnvdConnection
-from sandbox_sync.transport.pools import BLOCK
+from sandbox_sync.transport.http1 import BLOCK
 from tests.unit.wire_server import Peer, Received, WireServer, answering, chunk, scripted
 
 SHORT = b"0123456789abcdef0123456789"
@@ -42,7 +42,9 @@ def with_length(body: bytes, fields: bytes = b"") -> tuple[bytes, bytes]:
 def in_chunks(body: bytes, fields: bytes = b"", padding: bytes = b"") -> tuple[bytes, bytes]:
     size = max(len(body) // 3, 1)
     chunks = [padding + chunk(body[start : start + size]) for start in range(0, len(body), size)]
-    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n%b\r\n" % fields, b"".join([*chunks, b"0\r\n"])
+    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n%b\r\n" % fields, b"".join(
+        [*chunks, b"0\r\n\r\n"]
+    )
 
 
 PACKED = b"content-encoding: gzip\r\n"

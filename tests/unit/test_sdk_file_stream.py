@@ -25,7 +25,8 @@ from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.file_stream import FileStream
 from sandbox_sync.filesystem import Filesystem
 from sandbox_sync.transport.envd import EnvdConnection
-from sandbox_sync.transport.pools import BLOCK
+from sandbox_sync.transport.http1 import BLOCK
+from sandbox_sync.transport.sockets import DeadlineSocket
 from tests.unit.wire_server import Peer, Received, WireServer, answering, chunk, scripted
 
 DATA = random.Random(7).randbytes(2 * BLOCK + 1003)
@@ -281,13 +282,11 @@ def test_a_stream_whose_reading_was_interrupted_does_not_seem_to_end(monkeypatch
     """G47."""
     with streaming(DATA, 1000) as stream:
         assert stream.read(10) == DATA[:10]
-        link = stream._body._link
-        assert link is not None
 
-        def interrupted(*arguments: object) -> int:
+        def interrupted(*arguments: object) -> bytes:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(type(link), "recv_into", interrupted)
+        monkeypatch.setattr(DeadlineSocket, "recv", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stream.read()
         monkeypatch.undo()

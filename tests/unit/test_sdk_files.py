@@ -24,7 +24,7 @@ from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.filesystem import Filesystem
 from sandbox_sync.transport.envd import EnvdConnection
 from sandbox_sync.transport.files import Payload, described, gzipped, multipart, octets
-from sandbox_sync.transport.pools import BLOCK
+from sandbox_sync.transport.http1 import BLOCK
 from tests.unit.wire_server import Peer, Received, WireServer, answering, chunk, scripted
 
 DATA = random.Random(5).randbytes(3 * BLOCK + 17)

@@ -214,8 +214,8 @@ def test_a_stream_over_tls_is_cancelled_at_once(authority: trustme.CA, bundle: s
 
 def dripping(peer: Peer) -> None:
     peer.receive()
-    for _ in range(100):
-        peer.send(b"H")
+    for byte in b"HTTP/1.1 200 OK" + b"!" * 85:
+        peer.send(bytes([byte]))
         threading.Event().wait(0.05)
 
 

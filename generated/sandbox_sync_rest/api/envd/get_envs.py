@@ -9,9 +9,7 @@ from ...client import Request
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build() -> Request:
@@ -23,7 +21,7 @@ def build() -> Request:
     )
 
 
-def parse(response: requests.Response) -> dict[str, str] | None:
+def parse(response: Response) -> dict[str, str] | None:
     """Environment variables that every command of the sandbox gets: read the response.
 
     Args:

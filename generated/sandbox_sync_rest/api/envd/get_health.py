@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from ...client import Request
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build() -> Request:
@@ -26,7 +24,7 @@ def build() -> Request:
     )
 
 
-def parse(response: requests.Response) -> None:
+def parse(response: Response) -> None:
     """Ask whether the sandbox is up: read the response, which has no body in the contract."""
     return None
 

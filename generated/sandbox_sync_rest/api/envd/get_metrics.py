@@ -10,9 +10,7 @@ from ...models.metrics import Metrics
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build() -> Request:
@@ -24,7 +22,7 @@ def build() -> Request:
     )
 
 
-def parse(response: requests.Response) -> Metrics | None:
+def parse(response: Response) -> Metrics | None:
     """Present resource use of the sandbox: read the response.
 
     Args:

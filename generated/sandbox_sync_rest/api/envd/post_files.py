@@ -10,7 +10,7 @@ from ...models.entry_info import EntryInfo
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
+    from ...client import Response
 
 
 def build(
@@ -53,7 +53,7 @@ def build(
     )
 
 
-def parse(response: requests.Response) -> list[EntryInfo] | None:
+def parse(response: Response) -> list[EntryInfo] | None:
     """Upload files: read the response.
 
     Args:

@@ -10,9 +10,7 @@ from ...models.entry_info import EntryInfo
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.compose_request import ComposeRequest
 
 
@@ -33,7 +31,7 @@ def build(*, body: ComposeRequest) -> Request:
     )
 
 
-def parse(response: requests.Response) -> EntryInfo | None:
+def parse(response: Response) -> EntryInfo | None:
     """Join files into one: read the response.
 
     Args:

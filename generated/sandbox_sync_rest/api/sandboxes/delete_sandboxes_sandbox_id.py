@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from ...client import Request, segment
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build(sandbox_id: str) -> Request:
@@ -28,7 +26,7 @@ def build(sandbox_id: str) -> Request:
     )
 
 
-def parse(response: requests.Response) -> None:
+def parse(response: Response) -> None:
     """Kill a sandbox: read the response, which has no body in the contract."""
     return None
 

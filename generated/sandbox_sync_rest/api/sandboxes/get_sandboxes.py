@@ -10,9 +10,7 @@ from ...models.listed_sandbox import ListedSandbox
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build(*, metadata: str | None = None) -> Request:
@@ -33,7 +31,7 @@ def build(*, metadata: str | None = None) -> Request:
     )
 
 
-def parse(response: requests.Response) -> list[ListedSandbox] | None:
+def parse(response: Response) -> list[ListedSandbox] | None:
     """List the running sandboxes: read the response.
 
     Args:

@@ -10,9 +10,7 @@ from ...models.sandboxes_with_metrics import SandboxesWithMetrics
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build(*, sandbox_ids: list[str]) -> Request:
@@ -31,7 +29,7 @@ def build(*, sandbox_ids: list[str]) -> Request:
     )
 
 
-def parse(response: requests.Response) -> SandboxesWithMetrics | None:
+def parse(response: Response) -> SandboxesWithMetrics | None:
     """Latest metrics of several sandboxes: read the response.
 
     Args:

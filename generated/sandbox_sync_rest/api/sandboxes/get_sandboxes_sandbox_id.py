@@ -10,9 +10,7 @@ from ...models.sandbox_detail import SandboxDetail
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build(sandbox_id: str) -> Request:
@@ -30,7 +28,7 @@ def build(sandbox_id: str) -> Request:
     )
 
 
-def parse(response: requests.Response) -> SandboxDetail | None:
+def parse(response: Response) -> SandboxDetail | None:
     """Describe a sandbox: read the response.
 
     Args:

@@ -10,9 +10,7 @@ from ...models.sandbox_logs import SandboxLogs
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build(sandbox_id: str, *, start: int | None = None, limit: int | None = None) -> Request:
@@ -33,7 +31,7 @@ def build(sandbox_id: str, *, start: int | None = None, limit: int | None = None
     )
 
 
-def parse(response: requests.Response) -> SandboxLogs | None:
+def parse(response: Response) -> SandboxLogs | None:
     """Logs of a sandbox, oldest first: read the response.
 
     Args:

@@ -10,9 +10,7 @@ from ...models.sandbox_metric import SandboxMetric
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build(sandbox_id: str, *, start: int | None = None, end: int | None = None) -> Request:
@@ -32,7 +30,7 @@ def build(sandbox_id: str, *, start: int | None = None, end: int | None = None) 
     )
 
 
-def parse(response: requests.Response) -> list[SandboxMetric] | None:
+def parse(response: Response) -> list[SandboxMetric] | None:
     """Metrics of a sandbox over time: read the response.
 
     Args:

@@ -12,9 +12,7 @@ from ...types import read
 if TYPE_CHECKING:
     from datetime import datetime
 
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.order_direction import OrderDirection
     from ...models.sandbox_state import SandboxState
 
@@ -62,7 +60,7 @@ def build(
     )
 
 
-def parse(response: requests.Response) -> list[ListedSandbox] | None:
+def parse(response: Response) -> list[ListedSandbox] | None:
     """List sandboxes, page by page: read the response.
 
     Args:

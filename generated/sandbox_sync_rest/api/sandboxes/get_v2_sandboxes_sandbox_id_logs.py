@@ -10,9 +10,7 @@ from ...models.sandbox_logs_v2_response import SandboxLogsV2Response
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.log_level import LogLevel
     from ...models.logs_direction import LogsDirection
 
@@ -51,7 +49,7 @@ def build(
     )
 
 
-def parse(response: requests.Response) -> SandboxLogsV2Response | None:
+def parse(response: Response) -> SandboxLogsV2Response | None:
     """Logs of a sandbox, in either direction: read the response.
 
     Args:

@@ -10,9 +10,7 @@ from ...models.sandbox import Sandbox
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.new_sandbox import NewSandbox
 
 
@@ -33,7 +31,7 @@ def build(*, body: NewSandbox) -> Request:
     )
 
 
-def parse(response: requests.Response) -> Sandbox | None:
+def parse(response: Response) -> Sandbox | None:
     """Create a sandbox: read the response.
 
     Args:

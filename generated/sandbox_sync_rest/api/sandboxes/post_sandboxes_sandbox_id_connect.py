@@ -10,9 +10,7 @@ from ...models.sandbox import Sandbox
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.connect_sandbox import ConnectSandbox
 
 
@@ -33,7 +31,7 @@ def build(sandbox_id: str, *, body: ConnectSandbox) -> Request:
     )
 
 
-def parse(response: requests.Response) -> Sandbox | None:
+def parse(response: Response) -> Sandbox | None:
     """Connect to a sandbox, resuming it if paused: read the response.
 
     Args:

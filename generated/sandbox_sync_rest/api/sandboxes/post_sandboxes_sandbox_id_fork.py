@@ -10,9 +10,7 @@ from ...models.sandbox_fork_result import SandboxForkResult
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.sandbox_fork_request import SandboxForkRequest
 
 
@@ -34,7 +32,7 @@ def build(sandbox_id: str, *, body: SandboxForkRequest | None = None) -> Request
     )
 
 
-def parse(response: requests.Response) -> list[SandboxForkResult] | None:
+def parse(response: Response) -> list[SandboxForkResult] | None:
     """Fork a running sandbox: read the response.
 
     Args:

@@ -10,9 +10,7 @@ from ...models.sandbox import Sandbox
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.resumed_sandbox import ResumedSandbox
 
 
@@ -33,7 +31,7 @@ def build(sandbox_id: str, *, body: ResumedSandbox | None = None) -> Request:
     )
 
 
-def parse(response: requests.Response) -> Sandbox | None:
+def parse(response: Response) -> Sandbox | None:
     """Resume a paused sandbox: read the response.
 
     Args:

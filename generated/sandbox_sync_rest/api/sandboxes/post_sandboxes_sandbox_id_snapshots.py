@@ -10,9 +10,7 @@ from ...models.snapshot_info import SnapshotInfo
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.sandbox_snapshot_request import SandboxSnapshotRequest
 
 
@@ -33,7 +31,7 @@ def build(sandbox_id: str, *, body: SandboxSnapshotRequest) -> Request:
     )
 
 
-def parse(response: requests.Response) -> SnapshotInfo | None:
+def parse(response: Response) -> SnapshotInfo | None:
     """Take a snapshot of a running sandbox: read the response.
 
     Args:

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from ...client import Request, segment
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.sandbox_timeout_request import SandboxTimeoutRequest
 
 
@@ -32,7 +30,7 @@ def build(sandbox_id: str, *, body: SandboxTimeoutRequest | None = None) -> Requ
     )
 
 
-def parse(response: requests.Response) -> None:
+def parse(response: Response) -> None:
     """Set the end of a sandbox's life: read the response, which has no body in the contract."""
     return None
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from ...client import Request, segment
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
     from ...models.sandbox_network_update_config import SandboxNetworkUpdateConfig
 
 
@@ -31,7 +29,7 @@ def build(sandbox_id: str, *, body: SandboxNetworkUpdateConfig) -> Request:
     )
 
 
-def parse(response: requests.Response) -> None:
+def parse(response: Response) -> None:
     """Replace the outgoing network rules of a sandbox: read the response, which has no body in the contract."""
     return None
 

@@ -10,9 +10,7 @@ from ...models.snapshot_info import SnapshotInfo
 from ...types import read
 
 if TYPE_CHECKING:
-    import requests
-
-    from ...client import Client
+    from ...client import Client, Response
 
 
 def build(
@@ -38,7 +36,7 @@ def build(
     )
 
 
-def parse(response: requests.Response) -> list[SnapshotInfo] | None:
+def parse(response: Response) -> list[SnapshotInfo] | None:
     """List snapshots, page by page: read the response.
 
     Args:
