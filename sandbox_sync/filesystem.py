@@ -250,7 +250,9 @@ class Filesystem:
         """Send files; `path` is where a single one goes, in place of its name."""
         from sandbox_sync_rest.api.envd import post_files
 
-        body = described(multipart(parts), metadata)
+        # Servers have a form to look through, byte by byte; what is no form they can move as it is.
+        plain = path is not None and self._envd.takes_plain_files
+        body = described(parts[0][1] if plain else multipart(parts), metadata)
         request = post_files.build(path=path, username=user_name(user))
         response = self._envd.upload(
             request, gzipped(body) if gzip else body, request_timeout=request_timeout

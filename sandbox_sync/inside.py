@@ -27,5 +27,5 @@ class Inside(NamedTuple):
     @classmethod
     def reached_with(cls, config: ConnectionConfig, access: Access) -> Self:
         """Make it."""
-        envd = EnvdConnection(config, access.sandbox_id, access.domain, access.token)
+        envd = EnvdConnection(config, access.sandbox_id, access.domain, access.token, agent=access.agent)
         return cls(access, envd, Filesystem(envd), Commands(envd), Pty(envd))

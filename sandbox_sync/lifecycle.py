@@ -11,7 +11,7 @@ from uuid import uuid4
 from sandbox_sync import options
 from sandbox_sync._arguments import contract
 from sandbox_sync._later import later
-from sandbox_sync.access import Access, complete
+from sandbox_sync.access import Access, agent_version, complete
 from sandbox_sync.ambient import CLEAN_UP_SECONDS, cleaning_up
 from sandbox_sync.config import ConnectionConfig
 from sandbox_sync.errors import (
@@ -244,7 +244,7 @@ def _forked(result: SandboxForkResult, source: str) -> Access | SandboxException
 
 
 def _require_current(created: Sandbox, template: str) -> None:
-    version = tuple(int(number) for number in re.findall(r"\d+", created.envd_version or "")[:3])
+    version = agent_version(created)
     if version and version < _OLDEST_ENVD:
         raise TemplateException(
             f"Template {template!r} is too old for this SDK: its agent is of version {created.envd_version}. "

@@ -54,6 +54,9 @@ IDLE_TIMEOUT = 60.0
 # To servers that find it easier to send files as they are, only this says that it is asked for.
 _GZIP = "gzip, identity;q=0"
 
+# The version of agents from which on they take files that are no parts of a form.
+_PLAIN_FILES = (0, 5, 7)
+
 # A stream on which this many keepalives in a row are missing is broken.
 _MISSED_KEEPALIVES = 3
 # Seconds by which the server's clock is let go first, so that it is always the server that ends a command.
@@ -95,12 +98,14 @@ class EnvdConnection:
         sandbox_id: The sandbox.
         sandbox_domain: The domain it was created in, if the service said so.
         access_token: What it wants to see before it does anything, if it is secured.
+        agent: Version of what answers in it, if the service said so.
         keepalive_interval: Seconds after which it is asked to send something on a silent stream.
 
     Attributes:
         config: As given.
         sandbox_id: As given.
         lease: What keeps the sandbox alive while something reaches into it, if anything does.
+        takes_plain_files: Whether a file may be uploaded as it is, in place of a form with one part.
 
     Raises:
         InvalidArgumentException: The sandbox id cannot be one, or the proxy is not supported.
@@ -113,11 +118,13 @@ class EnvdConnection:
         sandbox_domain: str | None = None,
         access_token: str | None = None,
         *,
+        agent: tuple[int, ...] = (),
         keepalive_interval: float = KEEPALIVE_INTERVAL,
     ) -> None:
         self.config = config
         self.sandbox_id = sandbox_id
         self.lease: object = None
+        self.takes_plain_files = agent >= _PLAIN_FILES
         self._token = access_token
         self._keepalive = keepalive_interval
         self._url = config.envd_url(sandbox_id, sandbox_domain)
