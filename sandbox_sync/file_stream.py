@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class FileStream(io.BufferedIOBase):
     """A file's contents as they arrive: an iterator of chunks, and a binary file object to read from.
 
-    It holds one chunk, 256 KiB, at a time. Iterating gives chunks and not lines; `readline` gives lines, and
+    It holds one chunk, 256 KiB at most, at a time. Iterating gives chunks and not lines; `readline` gives lines, and
     `io.TextIOWrapper(stream)` text. It cannot seek.
 
     Close it, use it in a `with` block, or drop it: that ends the transfer. A transfer that broke raises, and

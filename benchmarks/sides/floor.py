@@ -33,6 +33,7 @@ _PREFIX = struct.Struct(">BI")
 _BOUNDARY = "floor"
 _MULTIPART = f"multipart/form-data; boundary={_BOUNDARY}"
 _END_OF_PARTS = f"--{_BOUNDARY}--\r\n".encode()
+_PLAIN = "application/octet-stream"
 _UNARY, _STREAM = "application/proto", "application/connect+proto"
 
 
@@ -108,16 +109,14 @@ class Floor(RawSandbox):
         fill(self._file, self.sizes.file_bytes)
 
     def file_up(self) -> None:
-        """Send a part from the file to the socket within the kernel."""
+        """Send it from the file to the socket within the kernel."""
         assert self._file is not None
         length = self.sizes.file_bytes
-        first, last = _part("file"), b"\r\n" + _END_OF_PARTS
-        target = "/files?path=file&username=user"
-        self._line.sendall(self._kept("POST", target, _MULTIPART, len(first) + length + len(last)) + first)
+        self._line.sendall(self._kept("POST", "/files?path=file&username=user", _PLAIN, length))
         offset = 0
         while offset < length:
             offset += os.sendfile(self._line.fileno(), self._file.fileno(), offset, length - offset)
-        self._answer(last)
+        self._answer(b"")
         self._is_there.add("file")
 
     def ready_file_down(self) -> None:

@@ -71,9 +71,9 @@ def content_of(answer: Answer) -> Iterator[bytes]:
     """
     coding = answer.headers.get("content-encoding", "identity").strip().lower()
     if coding in ("identity", ""):
-        return answer.full_blocks()
+        return answer.blocks()
     if coding == "gzip":
-        return _unpacked(answer.full_blocks())
+        return _unpacked(answer.blocks())
     raise Failure(f"the answer came in the coding {coding!r}, which was not asked for", reason="broken")
 
 

@@ -449,7 +449,8 @@ class EnvdConnection:
         body: Body = None
         if payload is not None:
             headers.update(payload.headers)
-            body = payload.in_one_piece() if payload.is_short else payload
+            make = payload.in_one_piece if payload.is_short else payload.source
+            body = payload if make is None else make()
         answer = self._origin.request(
             request.method, _target(request), headers=headers, body=body, limit=limit
         )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sandbox_sync.transport.chunks import Chunks
 from sandbox_sync.transport.heads import AnswerError, Head, end_of_head, read_head
+from sandbox_sync.transport.sockets import DeadlineSocket
+from sandbox_sync.transport.sources import FileSource
 
 if TYPE_CHECKING:
     import socket
@@ -74,12 +76,15 @@ class Connection:
         Raises:
             OSError: It broke. Errors of who makes the parts are raised as they are.
         """
-        for piece in _pieces(head, body, chunked):
-            try:
+        try:
+            if isinstance(body, FileSource) and type(self._sock) is DeadlineSocket:
+                self._sock.sendall(head)
+                body.send(self._sock)
+                return
+            for piece in _pieces(head, body, chunked):
                 self._sock.sendall(piece)
-            except (BrokenPipeError, ConnectionResetError):
-                self._usable = False
-                return  # the server may have said why it does not want more
+        except (BrokenPipeError, ConnectionResetError):
+            self._usable = False  # and the server may have said why it does not want more
 
     def answer(self, method: str, free: Callable[[Connection], object]) -> Answer:
         """Wait for the answer.
@@ -203,10 +208,6 @@ class Answer:
         """The rest of the content as it arrives; see `block`."""
         return iter(self.block, b"")
 
-    def full_blocks(self) -> Iterator[bytes]:
-        """The same in blocks of full size, save the last, where the head says how much there is."""
-        return self.blocks() if self._left is None else iter(self._full_block, b"")
-
     def bound(self, limit: TimeLimit | None) -> None:
         """Set what bounds reading it from now on."""
         connection = self._connection
@@ -227,14 +228,6 @@ class Answer:
 
     def __del__(self) -> None:
         self.close()
-
-    def _full_block(self) -> bytes:
-        parts = []
-        missing = BLOCK
-        while missing and (part := self.block(missing)):
-            parts.append(part)
-            missing -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _chunk(self, connection: Connection, chunks: Chunks, size: int) -> bytes:
         content = b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
@@ -21,6 +21,7 @@ from sandbox_sync.transport.heads import request_head
 from sandbox_sync.transport.http1 import NETWORK_ERRORS, Answer, Body, Connection
 from sandbox_sync.transport.proxies import authorization, proxy_for
 from sandbox_sync.transport.sockets import TimeLimit
+from sandbox_sync.transport.sources import Source
 from sandbox_sync.transport.tls import ca_file
 
 USER_AGENT = f"sandbox-sync/{__version__}"
@@ -176,7 +177,9 @@ class Origin:
             raise InvalidArgumentException(
                 "a header or the path holds characters that HTTP does not allow"
             ) from None
-        source = _Source(body) if body is not None and not isinstance(body, bytes) else None
+        source = None
+        if body is not None and not isinstance(body, bytes):
+            source = body if isinstance(body, Source) else Source(body)
         forks.check()
         try:
             connection = _idle_of(self._route).take()
@@ -233,18 +236,3 @@ def _proxy(url: str | None) -> Proxy | None:
     parts = parse_url(url)
     secure = parts.scheme == "https"
     return Proxy(url, secure, (parts.host or "").strip("[]"), parts.port or (443 if secure else 80))
-
-
-class _Source:
-    """A body made of parts, which remembers the error of whoever makes them."""
-
-    def __init__(self, parts: Iterable[bytes]) -> None:
-        self._parts = parts
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._parts
-        except Exception as error:
-            self.error = error
-            raise

@@ -6,6 +6,7 @@ slow for it. The sockets here are given a `TimeLimit` and measure all they do ag
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 # Seconds by which the kernel's timeout may be off before it is worth a system call to set it again.
 _SLACK = 0.02
+
+# Bytes that the kernel sends of a file before the time is looked at again.
+_AT_ONCE = 8 << 20
 
 # More seconds than any program lives, and fewer than the system's calls can be given.
 _LONGEST = 1e9
@@ -136,6 +140,44 @@ class DeadlineSocket(socket.socket):
     def sendall(self, data: Buffer, *options: Any, **named: Any) -> None:
         self.begin()
         super().sendall(data, *options, **named)
+
+    def send_file(self, file: int, start: int, length: int) -> int:
+        """Send a part of a file.
+
+        Args:
+            file: Its descriptor.
+            start: Where the part begins.
+            length: How many bytes it has.
+
+        Returns:
+            How many were sent: not all if the file ends before, or if the kernel cannot send that file.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        sent = 0
+        while sent < length:
+            self.begin()
+            try:
+                count = os.sendfile(self.fileno(), file, start + sent, min(length - sent, _AT_ONCE))
+            except BlockingIOError:
+                self._wait_for_room()
+            except (ConnectionError, TimeoutError):
+                raise
+            except OSError:
+                break
+            else:
+                if not count:
+                    break
+                sent += count
+        return sent
+
+    def _wait_for_room(self) -> None:
+        left = self._left()
+        poll = select.poll()
+        poll.register(self, select.POLLOUT)
+        if not poll.poll(None if left is None else math.ceil(left * 1000)):
+            raise TimeoutError("timed out")
 
     def own(self) -> None:
         """Note that this is the socket of a connection: a child that is forked later closes its copy."""
