@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class FileStream(io.BufferedIOBase):
     """A file's contents as they arrive: an iterator of chunks, and a binary file object to read from.
 
-    It holds one chunk, 256 KiB at most, at a time. Iterating gives chunks and not lines; `readline` gives lines, and
-    `io.TextIOWrapper(stream)` text. It cannot seek.
+    It holds one chunk at a time, 256 KiB at most. Iterating gives chunks and not lines; `readline` gives
+    lines, and `io.TextIOWrapper(stream)` text. It cannot seek.
 
     Close it, use it in a `with` block, or drop it: that ends the transfer. A transfer that broke raises, and
     raises again for who reads on: only a file that came whole has an end. Close it from any thread; read it
@@ -51,10 +51,9 @@ class FileStream(io.BufferedIOBase):
 
     def __next__(self) -> bytes:
         """The next chunk."""
-        chunk = self.read1()
-        if not chunk:
-            raise StopIteration
-        return chunk
+        if self.closed or self._at < len(self._chunk):
+            return self.read1()
+        return next(self._body)  # the short way, for who only iterates
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read.

@@ -24,6 +24,10 @@ NETWORK_ERRORS = (OSError, AnswerError)
 BLOCK = 256 * 1024
 """Bytes moved at once: measured, less costs throughput and more gains nothing."""
 
+# glibc maps so much memory anew for each block that is read, until it has seen as much freed: measured, a
+# process reads five times as fast from then on.
+bytes(2 * BLOCK)
+
 SHORT = 64 * 1024
 """Bytes of a body that it pays to copy, so that it goes out together with the head."""
 
