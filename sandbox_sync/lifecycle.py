@@ -65,7 +65,7 @@ def create(
     end_of_life = options.end_of_life(lifecycle)
     if config.debug:
         return Access("debug_sandbox_id")
-    client = ControlPlane(config).within(idempotency_key=key)
+    client = ControlPlane(config, _load_what_follows).within(idempotency_key=key)
     with contract():
         body = NewSandboxV2(
             templateID=template,
@@ -103,7 +103,9 @@ def connect(
         raise InvalidArgumentException(f"on_resume has to be 'restore' or 'reboot'; got {on_resume!r}")
     if config.debug:
         return Access(sandbox_id)
-    client = ControlPlane(config).within(request_timeout, sandbox_id=sandbox_id, repeatable=True)
+    client = ControlPlane(config, _load_what_follows).within(
+        request_timeout, sandbox_id=sandbox_id, repeatable=True
+    )
     with contract():
         body = ConnectSandboxV2(**_given(timeout=timeout, memory=False if on_resume == "reboot" else None))
         answer = post_v2_sandboxes_sandbox_id_connect.call(client, sandbox_id, body=body)
@@ -241,6 +243,14 @@ def _forked(result: SandboxForkResult, source: str) -> Access | SandboxException
     return control_plane_error(
         failure, Call("POST", f"/sandboxes/{source}/fork", source, not_found=SandboxNotFoundException)
     )
+
+
+def _load_what_follows() -> None:
+    """Load what reaches into a sandbox: in a process that has just begun, the service needs as long."""
+    import sandbox_sync_rest.models.sandbox  # noqa: F401
+    import sandbox_sync_rpc.process_pb2  # noqa: F401
+
+    import sandbox_sync.inside  # noqa: F401
 
 
 def _require_current(created: Sandbox, template: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
@@ -150,6 +150,7 @@ class Origin:
         headers: Mapping[str, str],
         body: Body = None,
         limit: TimeLimit | None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Answer:
         """Send a request and wait for the head of its answer.
 
@@ -159,6 +160,7 @@ class Origin:
             headers: All headers; a body of unknown length is sent in chunks if they do not tell its length.
             body: What to send; parts of an iterable are sent as they come.
             limit: How long all of it may take, until other limits are set on the answer.
+            meanwhile: Is called when the request has been sent, before the answer is waited for.
 
         Returns:
             The answer. Reading it raises `NETWORK_ERRORS`, save with `answers.read_all`; it has to be closed.
@@ -189,6 +191,8 @@ class Origin:
                 connection.bound(limit)
             try:
                 connection.send(head, body if source is None else source, chunked=chunked)
+                if meanwhile is not None:
+                    meanwhile()
                 answer = connection.answer(method, self._free)
             except BaseException:
                 connection.close()

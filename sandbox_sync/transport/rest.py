@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sandbox_sync import retries
@@ -37,16 +38,17 @@ class ControlPlane:
 
     Args:
         config: Where it is and who calls.
+        meanwhile: Is called while an answer is waited for.
 
     Raises:
         AuthenticationException: There is no API key.
     """
 
-    def __init__(self, config: ConnectionConfig) -> None:
+    def __init__(self, config: ConnectionConfig, meanwhile: Callable[[], object] | None = None) -> None:
         self._config = config
         key = config.require_api_key()
         headers = {**_IDENTITY, **({"X-API-Key": key} if key else {}), **config.headers}
-        self._session = HTTPSession(config.api_url, config, headers, key)
+        self._session = HTTPSession(config.api_url, config, headers, key, meanwhile)
 
     def within(
         self,

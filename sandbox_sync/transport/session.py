@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,16 @@ class HTTPSession:
         config: How to reach it.
         headers: Headers of every request.
         secret: What must not be seen in an error, even if the server quotes it.
+        meanwhile: Is called while an answer is waited for.
     """
 
     def __init__(
-        self, base_url: str, config: ConnectionConfig, headers: Mapping[str, str], secret: str | None
+        self,
+        base_url: str,
+        config: ConnectionConfig,
+        headers: Mapping[str, str],
+        secret: str | None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> None:
         self._base_url = base_url
         self._config = config
@@ -47,7 +53,7 @@ class HTTPSession:
         self._session.trust_env = False
         self._session.headers.clear()
         self._session.headers.update({"accept": "application/json", "accept-encoding": "identity", **headers})
-        adapter = _WholeAnswers(Origin(base_url, config))
+        adapter = _WholeAnswers(Origin(base_url, config), meanwhile)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
@@ -92,8 +98,9 @@ class _WholeAnswers(HTTPAdapter):
     Its answers have been read, so that nothing fails once they are out; and they bring no cookies in.
     """
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, meanwhile: Callable[[], object] | None) -> None:
         self._origin = origin
+        self._meanwhile = meanwhile
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -111,6 +118,7 @@ class _WholeAnswers(HTTPAdapter):
             headers=dict(request.headers),
             body=request.body.encode() if isinstance(request.body, str) else request.body,
             limit=timeout,
+            meanwhile=self._meanwhile,
         )
         content = read_all(raw, timeout)
         headers = {name: value for name, value in raw.headers.items() if name.lower() not in _OF_THE_WIRE}
