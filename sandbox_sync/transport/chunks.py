@@ -6,6 +6,7 @@ Reading each chunk with calls of its own would be most of what a small event of 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from sandbox_sync.transport.heads import AnswerError
 
@@ -84,6 +85,7 @@ class Chunks:
         self.surplus, self._rest = self._rest, b""
 
 
+@lru_cache(256)  # the chunks of small events have few lengths
 def _length(line: bytes) -> int:
     length = _size(line)
     if length is None:
