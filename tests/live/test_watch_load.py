@@ -197,18 +197,20 @@ def test_a_callback_that_does_not_come_back_is_told_of_what_it_missed(watched: S
         go_on.wait(90)
         told.append(event)
 
-    handle = watched.files.watch_dir("d", on_event, exits.append, timeout=0)
-    # Some 300 bytes for each, of which the network keeps some MiB and the server 16. The next thousands
+    # Names of some 3,000 bytes, of which the network keeps some MiB and the server 16. The next hundreds
     # happen when another watcher has read the last, or the kernel, which keeps 16,384, would lose some first.
-    script = (
-        "import os\nfor n in range(2_000):\n    os.mkdir('d/' + 'x' * 250)\n    os.rmdir('d/' + 'x' * 250)\n"
+    deep = "/".join(["x" * 250] * 12)
+    watched.files.make_dir(f"d/{deep}")
+    watched.files.write(
+        "many.py",
+        f"import os\nos.chdir('d/{deep}')\nfor n in range(200):\n    os.mknod('y')\n    os.unlink('y')\n",
     )
-    watched.files.write("many.py", script)
-    with watched.files.watch_dir("d", timeout=0) as pace:
+    handle = watched.files.watch_dir("d", on_event, exits.append, timeout=0, recursive=True)
+    with watched.files.watch_dir("d", timeout=0, recursive=True) as pace:
         for _ in range(30):
             watched.commands.run("python3 many.py")
             seen = 0
-            while seen < 4_000:
+            while seen < 400:
                 news = pace.poll(timeout=30)
                 assert news, f"the other watcher was told of {seen} events only"
                 seen += len(news)
@@ -219,4 +221,4 @@ def test_a_callback_that_does_not_come_back_is_told_of_what_it_missed(watched: S
     until(lambda: exits)
     assert [type(error) for error in exits] == [EventsLostException]
     assert [event.type.value for event in told] == (["create", "remove"] * len(told))[: len(told)]
-    assert 16 << 20 < len(told) * 300 < 120_000 * 300
+    assert 16 << 20 < len(told) * len(deep) < 30 * 400 * len(deep)
