@@ -30,6 +30,7 @@ class Config:
         idle_exit: Seconds without a sandbox and without a request after which the server ends by itself.
         lifeline: Descriptor whose end of file ends the server: the process that started it has died.
         isolation: Whose kernel commands run on: the host's ("namespaces") or gVisor's ("gvisor").
+        sandboxes: How many sandboxes may live at once.
         limits: What each sandbox may use.
         internet: Whether sandboxes have a network.
         templates: Directory that templates are kept in, or None for a server that has `base` alone.
@@ -43,6 +44,7 @@ class Config:
     idle_exit: float | None = None
     lifeline: int | None = None
     isolation: str = "namespaces"
+    sandboxes: int = MOST_SANDBOXES
     limits: Limits = field(default_factory=Limits)
     internet: bool = False
     templates: Path | None = None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandbox_local.app import App
-from sandbox_local.config import MOST_SANDBOXES, Config
+from sandbox_local.config import Config
 from sandbox_local.control.api import ControlPlane
 from sandbox_local.control.registry import Registry, Sandbox, Service
 from sandbox_local.control.templates import Catalog
@@ -88,7 +88,7 @@ async def _serve(config: Config, on_ready: Callable[[str], None]) -> None:
         egress = Egress(port) if config.internet else None
         if egress is not None:
             await egress.prove(backend)
-        registry = Registry(backend, MOST_SANDBOXES, config.limits, egress)
+        registry = Registry(backend, config.sandboxes, config.limits, egress)
         # Names under "localhost" lead to this machine, so PORT-ID.localhost reaches a sandbox's port from it.
         domain = f"localhost:{port}" if address.is_loopback else None
         control = ControlPlane(registry, config.api_key, domain, Catalog(store))

@@ -42,6 +42,7 @@ class LocalServer:
         disk: What it may write to files, likewise. By default half of its memory, but no more than 4 GiB.
         processes: How many processes its commands may have at once, threads included.
         cpus: The time of how many processors it may use; of all by default.
+        sandboxes: How many sandboxes may live at once; 500 by default.
         internet: Whether sandboxes have a network, as their rules allow it.
         templates: Directory that templates are kept in, if not the usual one.
         isolation: Whose kernel commands run on: this machine's ("namespaces"), or gVisor's ("gvisor"), which
@@ -61,6 +62,7 @@ class LocalServer:
         disk: int | str | None = None,
         processes: int | None = None,
         cpus: float | None = None,
+        sandboxes: int | None = None,
         internet: bool = False,
         templates: str | os.PathLike[str] | None = None,
         isolation: str = "namespaces",
@@ -68,7 +70,13 @@ class LocalServer:
         self._host = host
         self._port = port
         self._isolation = isolation
-        self._limits = {"memory": memory, "disk": disk, "processes": processes, "cpus": cpus}
+        self._limits = {
+            "memory": memory,
+            "disk": disk,
+            "processes": processes,
+            "cpus": cpus,
+            "sandboxes": sandboxes,
+        }
         self._internet = internet
         self._templates = templates
         self._lock = threading.Lock()

@@ -83,7 +83,7 @@ class Worker:
 @contextmanager
 def servers(sizes: Sizes) -> Iterator[Place]:
     """The embedded server, and the stand-in that sends small events."""
-    with LocalServer() as server:
+    with LocalServer(sandboxes=2000) as server:
         standin = start("sides.standin", str(sizes.events))
         try:
             assert standin.stdout is not None

@@ -13,7 +13,7 @@ from typing import Any
 
 from sandbox_local.cli.sizes import size
 from sandbox_local.cli.template import add_store
-from sandbox_local.config import Config, new_api_key
+from sandbox_local.config import MOST_SANDBOXES, Config, new_api_key
 from sandbox_local.isolation.base import Limits
 from sandbox_local.isolation.errors import IsolationError
 from sandbox_local.server import EXIT_NO_ISOLATION
@@ -67,6 +67,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default="namespaces",
         help="whose kernel commands run on: this machine's (default) or gVisor's, which needs `runsc`",
     )
+    parser.add_argument(
+        "--sandboxes",
+        type=int,
+        default=MOST_SANDBOXES,
+        metavar="N",
+        help=f"how many may live at once (default: {MOST_SANDBOXES})",
+    )
     parser.add_argument("--lifeline", type=int, metavar="FD", help="end when this descriptor does")
     limits = parser.add_argument_group("what each sandbox may use")
     limits.add_argument("--memory", type=size, metavar="SIZE", help=_MEMORY)
@@ -91,6 +98,8 @@ def _limits(options: argparse.Namespace) -> Limits:
 def _run(options: argparse.Namespace) -> int:
     try:
         limits = _limits(options)
+        if options.sandboxes < 1:
+            raise ValueError(f"--sandboxes has to be 1 or more; got {options.sandboxes}")
     except ValueError as error:
         print(error, file=sys.stderr)
         return _EXIT_USAGE
@@ -103,6 +112,7 @@ def _run(options: argparse.Namespace) -> int:
         idle_exit=options.idle_exit,
         lifeline=options.lifeline,
         isolation=options.isolation,
+        sandboxes=options.sandboxes,
         limits=limits,
         internet=options.internet,
         templates=options.templates,

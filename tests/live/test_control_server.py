@@ -13,12 +13,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from sandbox_local import IsolationError, LocalServer, ServerError
 from sandbox_local.server import EXIT_NO_ISOLATION
+from sandbox_sync import RateLimitException, Sandbox
 from tests.raw_client import RawClient
 
 SERVE = ["-m", "sandbox_local", "serve"]
@@ -318,3 +320,21 @@ def test_stop_from_many_threads_at_once_is_one_stop() -> None:
         pid = server.pid
         list(pool.map(lambda _: server.stop(), range(8)))
     assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_as_many_sandboxes_live_as_are_allowed() -> None:
+    with LocalServer(sandboxes=2) as server:
+        options: Any = {"api_url": server.url, "sandbox_url": server.url, "api_key": server.api_key}
+        first = Sandbox.create(**options)
+        Sandbox.create(**options)
+        with pytest.raises(RateLimitException, match="2 sandboxes live, as many as this server allows"):
+            Sandbox.create(**options)
+        first.kill()
+        assert Sandbox.create(**options).is_running()
+
+
+def test_a_bound_that_no_server_can_have_is_refused() -> None:
+    command = [sys.executable, "-m", "sandbox_local", "serve", "--sandboxes", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert "--sandboxes has to be 1 or more" in ended.stderr
