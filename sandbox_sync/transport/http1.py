@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from sandbox_sync.transport.chunks import Chunks
 from sandbox_sync.transport.heads import AnswerError, Head, end_of_head, read_head
 from sandbox_sync.transport.sockets import DeadlineSocket
-from sandbox_sync.transport.sources import FileSource
+from sandbox_sync.transport.sources import FileSource, Source
 
 if TYPE_CHECKING:
     import socket
 
-    from sandbox_sync.transport.sockets import DeadlineSocket, TimeLimit
+    from sandbox_sync.transport.sockets import TimeLimit
 
 Body: TypeAlias = bytes | Iterable[bytes] | None
 
@@ -88,6 +88,8 @@ class Connection:
             for piece in _pieces(head, body, chunked):
                 self._sock.sendall(piece)
         except (BrokenPipeError, ConnectionResetError):
+            if isinstance(body, Source) and body.error is not None:
+                raise  # it is not this connection that broke
             self._usable = False  # and the server may have said why it does not want more
 
     def answer(self, method: str, free: Callable[[Connection], object]) -> Answer:

@@ -173,3 +173,14 @@ def test_where_the_kernel_cannot_it_is_read(file: IO[bytes], monkeypatch: pytest
     with answering(taking) as server:
         envd_at(server).upload(WRITE, octets(file))
         assert server.requests[0].body == DATA
+
+
+def test_an_error_of_who_makes_the_parts_is_not_taken_for_the_connections() -> None:
+    def parts() -> Iterator[bytes]:
+        yield b"x"
+        raise BrokenPipeError("of another pipe")
+
+    begin = time.monotonic()
+    with answering(taking) as server, pytest.raises(BrokenPipeError, match="of another pipe"):
+        envd_at(server).upload(WRITE, octets(parts()), idle_timeout=8)
+    assert time.monotonic() - begin < 5, "an answer was waited for"
