@@ -35,7 +35,8 @@ class RawClient:
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
         """A request to the control plane."""
-        return self.session.request(method, self.url + path, timeout=TIMEOUT, **options)
+        options.setdefault("timeout", TIMEOUT)
+        return self.session.request(method, self.url + path, **options)
 
     def create(self, **fields: Any) -> Sandbox:
         """A sandbox that lives for a minute unless `fields` say otherwise."""

@@ -374,11 +374,9 @@ def test_a_fork_bomb_stops_neither_health_nor_kill(server: LocalServer) -> None:
         stream = start(sandbox, ":(){ :|:& };: ; sleep 600")
         next(iter(stream))
         time.sleep(1)
-        began = time.monotonic()
         assert sandbox.ask("GET", "/health", timeout=5).status_code == 204
         assert sandbox.ask("GET", "/files?path=/etc/hostname", timeout=5).status_code == 200
-        assert sandbox.client.ask("DELETE", sandbox.path).status_code == 204
-        assert time.monotonic() - began < 5
+        assert sandbox.client.ask("DELETE", sandbox.path, timeout=5).status_code == 204
         stream.response.close()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_local.statefile import StateFile, StateFileHeld
+from tests.descriptors import none_left_open
 
 STATE = {"url": "http://127.0.0.1:1", "api_key": "key", "pid": 1, "version": "1"}
 
@@ -92,12 +93,11 @@ def race(path: Path, racers: int) -> list[StateFile]:
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     path = tmp_path / "server.json"
-    before = len(os.listdir("/proc/self/fd"))
-    held = StateFile.write(path, STATE)
-    for _ in range(5):
-        with pytest.raises(StateFileHeld):
-            StateFile.write(path, STATE)
-    held.remove()
-    with pytest.raises(FileNotFoundError):
-        StateFile.write(tmp_path / "missing" / "server.json", STATE)
-    assert len(os.listdir("/proc/self/fd")) == before
+    with none_left_open():
+        held = StateFile.write(path, STATE)
+        for _ in range(5):
+            with pytest.raises(StateFileHeld):
+                StateFile.write(path, STATE)
+        held.remove()
+        with pytest.raises(FileNotFoundError):
+            StateFile.write(tmp_path / "missing" / "server.json", STATE)

@@ -16,6 +16,7 @@ from sandbox_local.envd.boxfiles import RpcFiles
 from sandbox_local.envd.filesystem import FilesystemService
 from sandbox_local.http import Headers
 from sandbox_local.rpc import Code, Context, RpcError
+from tests.descriptors import none_left_open
 from tests.unit.envd_standin import StandInBox
 
 PLAIN = Context.of(Headers(), None)
@@ -33,11 +34,8 @@ def with_service(directory: Path, use: Use) -> Any:
         finally:
             await box.close()
 
-    before = len(os.listdir("/proc/self/fd"))
-    try:
+    with none_left_open():
         return asyncio.run(main())
-    finally:
-        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def call(service: FilesystemService, method: str, context: Context = PLAIN, /, **fields: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -22,6 +21,7 @@ from sandbox_local.envd.running import end_event
 from sandbox_local.http import Headers
 from sandbox_local.isolation.base import Exit
 from sandbox_local.rpc import Code, Context, RpcError
+from tests.descriptors import none_left_open
 from tests.unit.envd_standin import StandInBox
 
 PLAIN = Context.of(Headers(), None)
@@ -116,9 +116,8 @@ def with_service(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
             async with _fixture(tmp_path) as fixture:
                 await asyncio.wait_for(test(fixture, **arguments), 60)
 
-        before = len(os.listdir("/proc/self/fd"))
-        asyncio.run(main())
-        assert len(os.listdir("/proc/self/fd")) == before
+        with none_left_open():
+            asyncio.run(main())
 
     synchronous.__signature__ = _signature(test)  # type: ignore[attr-defined]
     return synchronous

@@ -19,6 +19,7 @@ from sandbox_local.envd.boxfiles import RpcFiles
 from sandbox_local.envd.watch import WatchService
 from sandbox_local.http import Headers
 from sandbox_local.rpc import Code, Context, RpcError
+from tests.descriptors import none_left_open
 from tests.unit.envd_standin import StandInBox
 
 PLAIN = Context.of(Headers(), None)
@@ -70,11 +71,8 @@ def watching(directory: Path, test: Callable[[Use], Coroutine[Any, Any, Any]]) -
             await use.box.close()
             await asyncio.sleep(0)  # transports close in the next round
 
-    before = len(os.listdir("/proc/self/fd"))
-    try:
+    with none_left_open():
         return asyncio.run(main())
-    finally:
-        assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def code_of(call: Coroutine[Any, Any, Any] | Any) -> Code:

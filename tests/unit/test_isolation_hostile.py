@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import socket
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 from sandbox_local.isolation import syscalls, wire
 from sandbox_local.isolation.base import BoxGone, Command, Usage
 from sandbox_local.isolation.namespace_box import NamespaceBox
+from tests.descriptors import none_left_open
 
 _SPAWN = Command(["/bin/true"], "user")
 Said = tuple[dict[str, Any], list[int]]
@@ -69,14 +69,8 @@ def in_loop(work: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
         await asyncio.wait_for(work(), 30)
 
-    gc.collect()  # what earlier tests left is not ours
-    before = descriptors()
-    asyncio.run(bounded())
-    assert descriptors() <= before
-
-
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd")) - {str(max(map(int, os.listdir("/proc/self/fd"))))}
+    with none_left_open():
+        asyncio.run(bounded())
 
 
 @contextmanager
