@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from pydantic import ValidationError
+from sandbox_sync_rest.errors import InvalidResponse
+
 from sandbox_sync.errors import InvalidArgumentException, SandboxException
 
 M = TypeVar("M")
@@ -45,7 +48,10 @@ def path_text(path: str | os.PathLike[str]) -> str:
         encoded = text.encode()
     except UnicodeEncodeError:
         raise InvalidArgumentException(f"path is not Unicode text: {text!r}") from None
-    if len(encoded) > _LONGEST_PATH or max(map(len, encoded.split(b"/"))) > _LONGEST_NAME:
+    # What is shorter than the longest name is so everywhere.
+    if len(encoded) > _LONGEST_NAME and (
+        len(encoded) > _LONGEST_PATH or max(map(len, encoded.split(b"/"))) > _LONGEST_NAME
+    ):
         raise InvalidArgumentException(
             f"path is too long: Linux allows {_LONGEST_PATH} bytes, and {_LONGEST_NAME} between slashes"
         )
@@ -73,9 +79,6 @@ def contract() -> Iterator[None]:
         InvalidArgumentException: An argument breaks the contract.
         SandboxException: The service's answer does.
     """
-    from pydantic import ValidationError
-    from sandbox_sync_rest.errors import InvalidResponse
-
     try:
         yield
     except InvalidResponse as error:

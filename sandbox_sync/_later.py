@@ -7,8 +7,17 @@ import does: once, whichever thread is first.
 
 from __future__ import annotations
 
+import sys
+import threading
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+# Seconds for which the main thread waits for another to load something, far longer than that takes: the other
+# may itself wait for a module in the middle of whose import this call is made.
+_PATIENCE = 30.0
 
 
 class later:
@@ -20,9 +29,51 @@ class later:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._module: ModuleType | None = None
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self._name), attribute)
+        if self._module is None:  # looking it up anew takes longer than a small call may
+            self._module = load(self._name)
+        return getattr(self._module, attribute)
 
     def __repr__(self) -> str:
         return f"later({self._name!r})"
+
+
+def load(name: str) -> ModuleType:
+    """Import a module, whole even if Ctrl-C comes meanwhile, or another signal whose handler raises.
+
+    Handlers run in the main thread. What they raise in the middle of an import is there for good in many a
+    package: parts of it stay loaded, and the rest cannot be loaded any more. So another thread imports.
+
+    Args:
+        name: Its name in full.
+
+    Raises:
+        ImportError: It cannot be imported.
+    """
+    if threading.current_thread() is not threading.main_thread() or _is_loaded(name):
+        return import_module(name)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            import_module(name)
+        except BaseException as error:  # noqa: BLE001 - raised by who waits
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="sandbox-sync-import")
+    try:
+        thread.start()
+    except RuntimeError:
+        pass  # the program is ending, or has as many threads as it may
+    else:
+        thread.join(_PATIENCE)
+    if failures:
+        raise failures[0]
+    return import_module(name)
+
+
+def _is_loaded(name: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return spec is not None and not getattr(spec, "_initializing", False)

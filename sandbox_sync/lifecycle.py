@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from sandbox_sync import options
 from sandbox_sync._arguments import contract
-from sandbox_sync._later import later
+from sandbox_sync._later import later, load
 from sandbox_sync.access import Access, agent_version, complete
 from sandbox_sync.ambient import CLEAN_UP_SECONDS, cleaning_up
 from sandbox_sync.config import ConnectionConfig
@@ -247,10 +247,8 @@ def _forked(result: SandboxForkResult, source: str) -> Access | SandboxException
 
 def _load_what_follows() -> None:
     """Load what reaches into a sandbox: in a process that has just begun, the service needs as long."""
-    import sandbox_sync_rest.models.sandbox  # noqa: F401
-    import sandbox_sync_rpc.process_pb2  # noqa: F401
-
-    import sandbox_sync.inside  # noqa: F401
+    for module in ("sandbox_sync_rest.models.sandbox", "sandbox_sync_rpc.process_pb2", "sandbox_sync.inside"):
+        load(module)
 
 
 def _require_current(created: Sandbox, template: str) -> None:

@@ -9,14 +9,17 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from sandbox_sync._later import later
 from sandbox_sync.config import DEFAULT_RETRIES
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.transport.failures import Failure
 
 if TYPE_CHECKING:
-    from tenacity import RetryCallState
+    import tenacity
 
     from sandbox_sync.transport.log import CallLog
+else:
+    tenacity = later("tenacity")
 
 T = TypeVar("T")
 
@@ -154,8 +157,6 @@ def _repeat(
     log: CallLog | None,
     sleep: Callable[[float], None],
 ) -> T:
-    from tenacity import Retrying
-
     pending: list[Failure] = [first]
     wait = 0.0
     doubt = False
@@ -165,7 +166,7 @@ def _repeat(
             raise pending.pop()
         return attempt()
 
-    def is_to_be_repeated(state: RetryCallState) -> bool:
+    def is_to_be_repeated(state: tenacity.RetryCallState) -> bool:
         nonlocal wait, doubt
         failure = state.outcome.exception() if state.outcome else None
         if not isinstance(failure, Failure):
@@ -177,7 +178,7 @@ def _repeat(
             log.repeated(state.attempt_number, failure, decided)
         return decided is not None
 
-    retrying = Retrying(retry=is_to_be_repeated, wait=lambda state: wait, sleep=sleep, reraise=True)
+    retrying = tenacity.Retrying(retry=is_to_be_repeated, wait=lambda state: wait, sleep=sleep, reraise=True)
     return retrying(attempt_again)
 
 

@@ -81,6 +81,8 @@ class Start:
             request_timeout=request_timeout,
             request_id=self._request.tag,
         )
+        for message in stream.first:  # so that who starts it need not wait for the thread that will follow it
+            self._transcript.begin(message.event)
         return stream
 
     def wait_for_pid(self, deadline: Deadline) -> None:

@@ -109,6 +109,13 @@ class Transcript(Progress):
 
     # Writing
 
+    def begin(self, event: process_pb2.ProcessEvent) -> None:
+        """Note the process id, if an event tells it."""
+        if event.HasField("start"):
+            with self._changed:
+                self.pid = event.start.pid
+                self._changed.notify_all()
+
     def follow(self, stream: RpcStream[Any], deliver: Callable[[Piece], None] | None) -> None:
         """Record the events of a stream to its end, handing each piece of output to `deliver` as it arrives.
 
@@ -129,9 +136,7 @@ class Transcript(Progress):
                     continue
                 kind = event.WhichOneof("event")
                 if kind == "start":
-                    with self._changed:
-                        self.pid = event.start.pid
-                        self._changed.notify_all()
+                    self.begin(event)
                 elif kind == "end":
                     if deliver is not None:
                         for piece in decoder.finish():

@@ -24,7 +24,9 @@ _WRITTEN = 512 << 10  # bytes written at once
 _MAX_PARTS = 10_000
 _MAX_COMPOSITION = 4 << 20  # bytes of the request that names the files
 
-_PLAIN = re.compile(r"[^/~.\0][^/\0]*(?:/[^/.\0][^/\0]*)*")  # a path below the home, just as it is meant
+# Paths that are just as they are meant: below the home, and from the top.
+_BELOW = re.compile(r"[^/~.\0][^/\0]*(?:/[^/.\0][^/\0]*)*")
+_FROM_TOP = re.compile(r"(?:/[^/.\0][^/\0]*)+")
 
 _METADATA = "x-metadata-"
 _METADATA_KEY = 246  # bytes of the longest key
@@ -175,8 +177,11 @@ class _Targets:
         self._taken.add(meaning)
 
     def _meaning(self, path: str) -> str:
-        if path.isascii() and _PLAIN.fullmatch(path):
-            return f"{self._home}/{path}"
+        if path.isascii():
+            if _FROM_TOP.fullmatch(path):
+                return path
+            if _BELOW.fullmatch(path):
+                return f"{self._home}/{path}"
         return os.fsdecode(posixpath.normpath(expand_from(path, self._home)))
 
 

@@ -15,6 +15,7 @@ from sandbox_sync_rpc.process_stub import ProcessStub
 
 from sandbox_sync import retries
 from sandbox_sync._arguments import user_name
+from sandbox_sync._later import later
 from sandbox_sync.ambient import by
 from sandbox_sync.config import ENVD_PORT, ConnectionConfig
 from sandbox_sync.deadlines import Deadline, seconds
@@ -39,7 +40,10 @@ from sandbox_sync.transport.streams import Answers, RpcStream
 if TYPE_CHECKING:
     from sandbox_sync_rest.client import Request
 
+    from sandbox_sync.transport import grpc
     from sandbox_sync.transport.http1 import Answer, Body
+else:
+    grpc = later("sandbox_sync.transport.grpc")
 
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -157,9 +161,7 @@ class EnvdConnection:
 
     @lazy
     def _over_grpc(self) -> tuple[ProcessStub, FilesystemStub]:
-        from sandbox_sync.transport.grpc import GrpcChannel
-
-        channel = GrpcChannel(self._url, self.config)
+        channel = grpc.GrpcChannel(self._url, self.config)
         return ProcessStub(channel), FilesystemStub(channel)
 
     @lazy

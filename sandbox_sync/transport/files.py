@@ -73,6 +73,9 @@ class Payload:
         Raises:
             SandboxException: It is shorter than it was when its length was taken.
         """
+        return self.blocks() if self.in_memory else self._read()
+
+    def _read(self) -> Iterator[bytes]:
         left = self.length
         for block in self.blocks():
             if left is not None:
@@ -130,17 +133,20 @@ def multipart(files: Sequence[tuple[str, Payload]]) -> Payload:
         files: File names, which may hold directories, and contents.
     """
     boundary = uuid4().hex
-    heads = [_part_head(boundary, name) for name, _ in files]
-    end = f"--{boundary}--\r\n".encode()
+    delimiter = f"--{boundary}"
+    heads = []
+    for name, _ in files:
+        heads.append(_part_head(delimiter, name))
+        delimiter = f"\r\n--{boundary}"
+    end = f"{delimiter}--\r\n".encode()
     length: int | None = len(end)
     for head, (_, content) in zip(heads, files, strict=True):
-        length = None if length is None or content.length is None else length + len(head) + content.length + 2
+        length = None if length is None or content.length is None else length + len(head) + content.length
 
     def blocks() -> Iterator[bytes]:
         for head, (_, content) in zip(heads, files, strict=True):
             yield head
             yield from content
-            yield b"\r\n"
         yield end
 
     in_memory = all(content.in_memory for _, content in files)
@@ -320,14 +326,15 @@ def _gathered(blocks: Iterator[bytes]) -> Iterator[bytes]:
     parts: list[bytes] = []
     size = 0
     for block in blocks:
-        if size + len(block) > BLOCK and parts:
+        length = len(block)
+        if parts and size + length > BLOCK:
             yield b"".join(parts)
             parts, size = [], 0
-        if len(block) >= BLOCK:
+        if length >= BLOCK:
             yield block
         else:
             parts.append(block)
-            size += len(block)
+            size += length
     if parts:
         yield b"".join(parts)
 
@@ -368,15 +375,14 @@ def _as_bytes(piece: object) -> bytes:
     return view  # type: ignore[return-value]  # as good as bytes to a socket
 
 
-def _part_head(boundary: str, name: str) -> bytes:
+def _part_head(delimiter: str, name: str) -> bytes:
     if _UNQUOTABLE.search(name):
         named = f"filename*=utf-8''{quote(name, safe='')}"
     else:
         escaped = name.replace("\\", "\\\\").replace('"', '\\"')
         named = f'filename="{escaped}"'
-    lines = [
-        f"--{boundary}",
-        f'content-disposition: form-data; name="file"; {named}',
-        "content-type: application/octet-stream",
-    ]
-    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+    return (
+        f"{delimiter}\r\n"
+        f'content-disposition: form-data; name="file"; {named}\r\n'
+        "content-type: application/octet-stream\r\n\r\n"
+    ).encode()

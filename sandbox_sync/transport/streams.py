@@ -36,11 +36,12 @@ class RpcStream(Generic[R]):
 
     Args:
         answers: The stream of a channel.
-        first: Those answers that were taken from it already.
+        first: Those answers that were taken from it already; an iteration begins with them all the same.
         explain: Makes an error of a failure.
         log: Is told of the end.
 
     Attributes:
+        first: As given.
         cancelled: Whether `cancel` was called.
     """
 
@@ -51,6 +52,7 @@ class RpcStream(Generic[R]):
         explain: Callable[[RpcFailure], SandboxException],
         log: CallLog,
     ) -> None:
+        self.first = first
         self.cancelled = False
         self._answers = answers
         self._explain = explain

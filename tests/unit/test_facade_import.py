@@ -71,6 +71,46 @@ print(len(found), len(set(found)))
     assert run(code).split() == ["8", "1"]
 
 
+def test_what_a_signal_finds_half_loaded_is_loaded_whole(tmp_path: Path) -> None:
+    """G18: Ctrl-C in the middle of the first call leaves nothing behind that no later call can load."""
+    package = tmp_path / "fragile"
+    package.mkdir()
+    # That `part` is an attribute of the package holds only if both are loaded by the same import.
+    (package / "__init__.py").write_text("from .part import *\nfrom .slow import *\nvalue = part.value\n")
+    (package / "part.py").write_text("value = 'whole'\n")
+    (package / "slow.py").write_text(
+        "import os, signal, time\n"
+        "if not os.environ.pop('STRUCK', None):\n"
+        "    os.environ['STRUCK'] = '1'\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.1)\n"
+    )
+    code = f"""
+import signal, sys
+from sandbox_sync._later import later
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path.insert(0, {str(tmp_path)!r})
+fragile = later("fragile")
+try:
+    fragile.value
+except KeyboardInterrupt:
+    print("interrupted")
+print(fragile.value)
+"""
+    assert run(code).split() == ["interrupted", "whole"]
+
+
+def test_what_cannot_be_loaded_says_why() -> None:
+    code = """
+from sandbox_sync._later import later
+try:
+    later("sandbox_sync.nothing").value
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    assert run(code) == "No module named 'sandbox_sync.nothing'\n"
+
+
 def test_importing_starts_no_thread() -> None:
     """G33: one thread in the process after the import, and no grpc."""
     code = """

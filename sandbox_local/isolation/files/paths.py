@@ -40,7 +40,8 @@ def expand_from(path: str, home: str) -> bytes:
         raw = path.encode()
     except UnicodeEncodeError:
         raise ValueError("path is not UTF-8") from None
-    if len(raw) > _MAX_PATH or any(len(name) > _MAX_NAME for name in raw.split(b"/")):
+    # What is shorter than the longest name is so everywhere.
+    if len(raw) > _MAX_NAME and (len(raw) > _MAX_PATH or max(map(len, raw.split(b"/"))) > _MAX_NAME):
         raise ValueError("path is too long, or a name in it is")
     if raw.startswith(b"/"):
         return raw
@@ -53,7 +54,8 @@ def expand_from(path: str, home: str) -> bytes:
 
 def base_name(path: bytes) -> str:
     """The last name in a path."""
-    return text(posixpath.basename(posixpath.normpath(path)))
+    name = path.rpartition(b"/")[2]
+    return text(posixpath.basename(posixpath.normpath(path)) if name in (b"", b".", b"..") else name)
 
 
 def make_directories(path: bytes, owner: User) -> None:

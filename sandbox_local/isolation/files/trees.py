@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import posixpath
 from collections.abc import Iterator
 
 _NAME_COST = 128  # bytes that one more name in memory costs, beside its own
@@ -37,18 +36,18 @@ def walk(root: bytes, depth: int, budget: int) -> Iterator[tuple[bytes, bytes]]:
         return sorted(found, reverse=True)
 
     try:
-        levels = [(root, names(root))]
+        levels = [(root if root.endswith(b"/") else root + b"/", names(root))]
         while levels:
-            directory, remaining = levels[-1]
+            above, remaining = levels[-1]
             if not remaining:
                 levels.pop()
                 continue
             name, is_directory = remaining.pop()
-            path = posixpath.join(directory, name)
+            path = above + name
             yield path, name
             if is_directory and len(levels) < depth:
                 try:
-                    levels.append((path, names(path)))
+                    levels.append((path + b"/", names(path)))
                 except OSError:
                     continue
     except OverflowError:
