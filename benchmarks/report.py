@@ -79,6 +79,22 @@ def growth(run: dict[str, Any]) -> Iterator[str]:
         yield f"\n![{axis['title']}]({picture.relative_to(_DOCS)})"
 
 
+def profiles(run: dict[str, Any]) -> Iterator[str]:
+    """The tables of which process and which function takes the time."""
+    yield "| what | side | wall | client | client, in the kernel | server | sandbox |"
+    yield "|---|---|---|---|---|---|---|"
+    for one in run["profiles"]:
+        title = one["title"] if one["side"] == run["profiles"][0]["side"] else ""
+        times = [time_text(one[name]) for name in ("wall", "user", "system", "server", "sandbox")]
+        yield f"| {' | '.join((title, one['side'], *times))} |"
+    yield "\n| what | where our client's own thread spends its processor time |"
+    yield "|---|---|"
+    for one in run["profiles"]:
+        if one["functions"]:
+            told = ", ".join(f"{share:.0%} `{name}`" for name, share in one["functions"])
+            yield f"| {one['title']} | {told} |"
+
+
 def machines(runs: list[dict[str, Any]]) -> Iterator[str]:
     """Where and when the runs were."""
     for run in runs:
@@ -120,7 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="files written by comparisons and by growth")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="files written by comparisons, growth and profiles"
+    )
     parser.add_argument("--document", type=Path, default=_DOCS / "performance.md")
     arguments = parser.parse_args()
     told = [json.loads(path.read_text()) for path in arguments.runs]
@@ -133,6 +151,8 @@ def main() -> None:
     for run in told:
         if "axes" in run:
             text = filled(text, "growth", growth(run))
+        if "profiles" in run:
+            text = filled(text, "profiles", profiles(run))
     arguments.document.write_text(text)
     print(f"Written to {arguments.document}")
 

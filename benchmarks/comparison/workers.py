@@ -44,6 +44,11 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         stop(self._process)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def do(self, action: str, times: int = 1, sizes: Sizes | None = None) -> Sample:
         """Let the side do something so many times.
 
@@ -54,10 +59,19 @@ class Worker:
         if sizes is not None:
             request["sizes"] = sizes.as_json()
         self._write(request)
+        return cast("Sample", self._answer(action))
+
+    def functions(self, action: str, times: int) -> list[tuple[str, float]]:
+        """Let the side do something so many times; see `sides.functions`."""
+        self._write({"action": action, "times": times, "profile": True})
+        found: list[tuple[str, float]] = self._answer(action)["functions"]
+        return found
+
+    def _answer(self, action: str) -> dict[str, Any]:
         answer = self._read()
         if "error" in answer:
             raise SideFailed(f"{self._side}, {action}:\n{answer['error']}")
-        return cast("Sample", answer)
+        return answer
 
     def _write(self, value: dict[str, Any]) -> None:
         assert self._process.stdin is not None

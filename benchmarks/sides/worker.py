@@ -10,6 +10,7 @@ import sys
 import traceback
 from typing import Any
 
+from sides.functions import spent
 from sides.place import Place, Sizes
 from sides.usage import measured
 
@@ -45,7 +46,11 @@ def main() -> None:
                 ready = getattr(side, f"ready_{name}", None)
                 if ready is not None:
                     ready()
-                answer: dict[str, Any] = dict(measured(getattr(side, name), request["times"]))
+                action, times = getattr(side, name), request["times"]
+                profiled = request.get("profile", False)
+                answer: dict[str, Any] = (
+                    {"functions": spent(action, times)} if profiled else dict(measured(action, times))
+                )
             except Exception:  # noqa: BLE001 - the driver says it
                 answer = {"error": traceback.format_exc()}
             print(json.dumps(answer), file=answers, flush=True)

@@ -16,7 +16,6 @@ import time
 import weakref
 from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandbox_sync.deadlines import Deadline
@@ -284,11 +283,13 @@ def _addresses(name: str, port: int, limit: TimeLimit | None) -> list[tuple[Any,
 
 
 def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, name)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
 
 
 _owned: weakref.WeakSet[DeadlineSocket] = weakref.WeakSet()

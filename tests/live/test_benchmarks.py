@@ -65,3 +65,21 @@ def test_growth_is_measured_point_by_point(tmp_path: Path) -> None:
     (axis,) = run["axes"]
     assert {line["side"] for line in axis["lines"]} == {"connect", "grpc", "official"}
     assert all([point["count"] for point in line["points"]] == [4, 5] for line in axis["lines"])
+
+
+@pytest.mark.timeout(330)
+def test_profiles_tell_what_each_process_and_function_takes(tmp_path: Path) -> None:
+    file = tmp_path / "profiles.json"
+    run = told(file, ran("profiles", "--tiny", "--rounds", "1", "files-list", "file-up", "--json", file))
+
+    found = {(one["key"], one["side"]): one for one in run["profiles"]}
+    assert found.keys() == {
+        (key, side) for key in ("files-list", "file-up") for side in ("connect", "official", "floor")
+    }
+    assert all(one["wall"] > 0 for one in found.values())
+    assert found["files-list", "connect"]["functions"]
+
+    document = tmp_path / "performance.md"
+    document.write_text((BENCHMARKS.parent / "docs" / "performance.md").read_text())
+    assert ran("report", file, "--document", document).returncode == 0
+    assert f"| {run['profiles'][0]['title']} | " in document.read_text()
