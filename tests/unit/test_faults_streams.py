@@ -154,7 +154,7 @@ def test_a_command_that_is_never_heard_of_again_ends_in_an_error(transport: str,
         begin = time.monotonic()
         with pytest.raises(errors.SandboxUnreachableException) as caught:
             run_to_its_end(target, background, timeout=0)
-        assert 0.9 <= time.monotonic() - begin < 1.4
+        assert 0.9 <= time.monotonic() - begin < 3
     error = caught.value
     assert (error.clock, error.sandbox_state, error.pid, error.stdout) == ("silence", "alive", PID, "out")
 
