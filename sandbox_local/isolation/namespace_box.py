@@ -179,6 +179,8 @@ class NamespaceBox:
         """See `base.Box`."""
         if self._worker is None:
             self._worker = asyncio.ensure_future(self._start_worker())
+            # Whoever asked for it may have gone, and nobody else has to hear of a failure.
+            self._worker.add_done_callback(lambda started: started.cancelled() or started.exception())
         worker = await asyncio.shield(self._worker)
         try:
             return await worker.call(operation, arguments, seconds=_LONG if operation in LONG else PATIENCE)

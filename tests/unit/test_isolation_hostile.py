@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 import subprocess
@@ -161,6 +162,24 @@ def test_bytes_that_are_no_message_end_the_box(said: bytes) -> None:
         async with taken_over() as (box, theirs):
             theirs.sendall(said)
             await asyncio.wait_for(asyncio.shield(box.ended), 10)
+
+    in_loop(work)
+
+
+def test_nothing_is_said_of_a_file_worker_that_nobody_waits_for() -> None:
+    """Whoever asked is gone, as a client that hangs up is, when the box ends before its worker has begun."""
+
+    async def work() -> None:
+        said: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        async with taken_over() as (box, _):
+            asked = asyncio.ensure_future(box.files("stat", user="user", path="/"))
+            await asyncio.sleep(0)  # it has asked for a worker
+            asked.cancel()
+            await asyncio.wait({asked})
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not said
 
     in_loop(work)
 
