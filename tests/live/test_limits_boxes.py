@@ -106,6 +106,18 @@ def test_a_command_may_not_be_spared_at_the_cost_of_the_agent() -> None:
     _with_boxes(test, _SMALL)
 
 
+def test_a_command_is_no_more_urgent_than_the_server_and_less_than_the_agent() -> None:
+    """G7: where processors are short the agent goes first, as far as the server may arrange that."""
+
+    async def test(box: NamespaceBox, neighbour: NamespaceBox) -> None:
+        script = "nice; cut -d ' ' -f 19 /proc/1/stat"
+        command, agent = map(int, (await shell(box, script, user="root")).stdout.split())
+        assert command == os.getpriority(os.PRIO_PROCESS, 0)
+        assert agent == command - 10 if os.geteuid() == 0 else agent == command
+
+    _with_boxes(test, _SMALL)
+
+
 @pytest.mark.parametrize("user", ["user", "root"])
 def test_a_fork_bomb_is_bounded_and_its_box_still_answers(user: str) -> None:
     """G7: under a fork bomb the server's file operations and the neighbours go on, and the end comes fast."""

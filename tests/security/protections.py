@@ -170,6 +170,14 @@ _KERNEL = (
 
 _BOUNDS = (
     _without("terminals of a box", _ROOTFS, ",max={_TERMINALS}", f"{_TAKEN}[root-terminals]", ""),
+    _without(
+        "commands are no more urgent than others",
+        "isolation/inside/spawn.py",
+        "        self._standing.fall_in()\n",
+        "tests/live/test_limits_boxes.py"
+        "::test_a_command_is_no_more_urgent_than_the_server_and_less_than_the_agent",
+        "",
+    ),
     _without("bytes of a box", _ROOTFS, "size={size},nr_inodes", f"{_TAKEN}[root-disk]", "nr_inodes"),
     _without("files of a box", _ROOTFS, ",nr_inodes={inodes}", f"{_TAKEN}[root-files]", ",nr_inodes=0"),
     _without(

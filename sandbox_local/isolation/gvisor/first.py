@@ -15,8 +15,8 @@ from sandbox_local.isolation import syscalls, tree
 from sandbox_local.isolation.gvisor import bundle, source
 from sandbox_local.isolation.gvisor.outer import CONTAINER, ROOT, OuterAgent
 from sandbox_local.isolation.ids import Namespace
-from sandbox_local.isolation.inside.oom import Score
 from sandbox_local.isolation.inside.spawn import Spawner
+from sandbox_local.isolation.inside.standing import Standing
 from sandbox_local.isolation.making import etc, rootfs
 from sandbox_local.isolation.making.firsts import CAPABILITIES
 from sandbox_local.isolation.making.stage import RUNSC, Stage
@@ -66,9 +66,12 @@ class GvisorFirst:
     def bound(self) -> None:
         """See `firsts.First`. The file worker bounds itself, and its configuration the container."""
 
-    def run(self, control: socket.socket, namespace: Namespace, wanted: Wanted, score: Score) -> NoReturn:
+    def run(
+        self, control: socket.socket, namespace: Namespace, wanted: Wanted, standing: Standing
+    ) -> NoReturn:
         """See `firsts.First`."""
-        spawner = Spawner(namespace.ids, wanted.processes, wanted.data_bytes, score)
+        standing.fall_in()  # to the host's kernel, commands are gVisor's, which is to go before nobody
+        spawner = Spawner(namespace.ids, wanted.processes, wanted.data_bytes, standing)
         arguments = {"processes": wanted.processes, "data_bytes": wanted.data_bytes}
 
         def confine() -> None:

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 from sandbox_local.isolation.inside import spawn
-from sandbox_local.isolation.inside.oom import Score
 from sandbox_local.isolation.inside.spawn import Spawner
+from sandbox_local.isolation.inside.standing import Standing
 from sandbox_local.isolation.inside.tags import Tag
 from sandbox_local.isolation.users import User
 
@@ -27,7 +27,7 @@ class SentrySpawner(Spawner):
 
     def __init__(self, processes: int, data_bytes: int) -> None:
         """Get ready; for the arguments see `Spawner`."""
-        self._score = _NoScore()
+        self._standing = _NoStanding()
         self._limits = spawn.limits(processes, data_bytes)
 
     def _keep_streams_only(self) -> None:
@@ -37,7 +37,7 @@ class SentrySpawner(Spawner):
         spawn.become(user)
 
 
-class _NoScore(Score):
+class _NoStanding(Standing):
     """The host's kernel sees but one process, which is gVisor itself."""
 
     def __init__(self) -> None:
@@ -45,5 +45,8 @@ class _NoScore(Score):
 
     @contextlib.contextmanager
     def of_commands(self) -> Iterator[None]:
-        """See `Score`."""
+        """See `Standing`."""
         yield
+
+    def fall_in(self) -> None:
+        """See `Standing`."""

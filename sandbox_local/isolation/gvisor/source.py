@@ -8,8 +8,8 @@ _ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."
 _MODULES = (
     *("errors", "ids", "syscalls", "tree", "users", "wire", "gvisor", "gvisor.inner", "gvisor.pump"),
     *("gvisor.processes", "gvisor.program", "gvisor.supervisor", "inside", "inside.children", "inside.kill"),
-    *("inside.loop", "inside.oom", "inside.reaping", "inside.seccomp", "inside.spawn", "inside.stdio"),
-    *("inside.sudo", "inside.tags"),
+    *("inside.loop", "inside.reaping", "inside.seccomp", "inside.spawn", "inside.standing"),
+    *("inside.stdio", "inside.sudo", "inside.tags"),
 )
 
 # It reads the sources, one after the other, lets modules be imported from them, and starts.

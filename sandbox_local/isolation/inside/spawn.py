@@ -16,7 +16,7 @@ from sandbox_local.isolation import syscalls, users
 from sandbox_local.isolation.errors import MissingDirectory
 from sandbox_local.isolation.ids import Ids
 from sandbox_local.isolation.inside import seccomp
-from sandbox_local.isolation.inside.oom import Score
+from sandbox_local.isolation.inside.standing import Standing
 from sandbox_local.isolation.inside.tags import Tag
 from sandbox_local.isolation.users import User
 
@@ -55,16 +55,16 @@ class Program(NamedTuple):
 class Spawner:
     """Starts programs in the box of this process."""
 
-    def __init__(self, ids: Ids, processes: int, data_bytes: int, score: Score) -> None:
+    def __init__(self, ids: Ids, processes: int, data_bytes: int, standing: Standing) -> None:
         """Get ready.
 
         Args:
             ids: The ids of the box.
             processes: Bound of the processes of each user.
             data_bytes: Bound of the data of each process, or 0 for none.
-            score: This process's order of being killed.
+            standing: This process's.
         """
-        self._score = score
+        self._standing = standing
         self._one_id = ids.size == 1
         self._filter = seccomp.command_filter()
         self._limits = limits(processes, data_bytes)
@@ -80,7 +80,7 @@ class Spawner:
         """
         report, told = os.pipe()
         try:
-            with self._score.of_commands():
+            with self._standing.of_commands():
                 pid = os.fork()
                 if pid == 0:
                     self._become(program, told)
@@ -112,6 +112,7 @@ class Spawner:
             os._exit(1)
 
     def _prepare(self, program: Program) -> None:
+        self._standing.fall_in()
         os.setsid()
         for target, source in enumerate(program.stdio):
             os.dup2(source, target)

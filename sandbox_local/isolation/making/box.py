@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from sandbox_local.isolation import syscalls, wire
 from sandbox_local.isolation.ids import Namespace
-from sandbox_local.isolation.inside import oom
+from sandbox_local.isolation.inside.standing import Standing
 from sandbox_local.isolation.making import entering
 from sandbox_local.isolation.making.firsts import First
 from sandbox_local.isolation.making.stage import Stage
@@ -44,10 +44,10 @@ def live(
     """
     try:
         entering.enter(entries)  # all that follows is in the box's account
-        score = oom.Score()
+        standing = Standing()
         _isolate(first, stage, namespace, wanted)
-        syscalls.close_all_but(control.fileno(), score.fd)
-        first.run(control, namespace, wanted, score)
+        syscalls.close_all_but(control.fileno(), standing.fd)
+        first.run(control, namespace, wanted, standing)
     except Exception as error:  # noqa: BLE001  whatever it is, the server is told, and the box ends
         wire.send(control, {"event": "failed", "message": f"{type(error).__name__}: {error}"})
     finally:

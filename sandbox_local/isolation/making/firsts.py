@@ -8,8 +8,8 @@ from typing import NoReturn, Protocol
 from sandbox_local.isolation import syscalls
 from sandbox_local.isolation.ids import Namespace
 from sandbox_local.isolation.inside.agent import Agent
-from sandbox_local.isolation.inside.oom import Score
 from sandbox_local.isolation.inside.spawn import Spawner
+from sandbox_local.isolation.inside.standing import Standing
 from sandbox_local.isolation.making import rootfs
 from sandbox_local.isolation.making.stage import Stage
 from sandbox_local.isolation.making.wanted import Wanted
@@ -40,7 +40,9 @@ class First(Protocol):
     def bound(self) -> None:
         """Bound what the programs that this process's children execute may do; as root of the box."""
 
-    def run(self, control: socket.socket, namespace: Namespace, wanted: Wanted, score: Score) -> NoReturn:
+    def run(
+        self, control: socket.socket, namespace: Namespace, wanted: Wanted, standing: Standing
+    ) -> NoReturn:
         """Serve the server until it goes away."""
 
 
@@ -55,6 +57,8 @@ class PlainFirst:
         """See `First`."""
         syscalls.bound_capabilities(CAPABILITIES)  # not this process's own: it executes nothing
 
-    def run(self, control: socket.socket, namespace: Namespace, wanted: Wanted, score: Score) -> NoReturn:
+    def run(
+        self, control: socket.socket, namespace: Namespace, wanted: Wanted, standing: Standing
+    ) -> NoReturn:
         """See `First`."""
-        Agent(control, Spawner(namespace.ids, wanted.processes, wanted.data_bytes, score)).run()
+        Agent(control, Spawner(namespace.ids, wanted.processes, wanted.data_bytes, standing)).run()
