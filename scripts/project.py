@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def enter_venv() -> None:
     """Start over with the interpreter of the project's .venv, unless it runs already or there is none."""
     venv = ROOT / ".venv"
-    if venv.is_dir() and Path(sys.prefix).resolve() != venv.resolve():
-        python = str(venv / "bin" / "python")
-        os.execv(python, [python, *sys.argv])
+    python = venv / "bin" / "python"
+    if python.exists() and Path(sys.prefix).resolve() != venv.resolve():
+        os.execv(python, [str(python), *sys.argv])
 
 
 def tests() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:

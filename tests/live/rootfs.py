@@ -41,8 +41,12 @@ def make_archive(path: Path, rootfs: Path, *entries: tarfile.TarInfo, mode: str 
     with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         archive.add(rootfs, ".")
         for entry in entries:
-            # Of what is too long only the claim: whoever believes it finds the archive cut off.
-            archive.addfile(entry, io.BytesIO(b"x" * entry.size) if entry.size < 1 << 30 else None)
+            if entry.size < 1 << 30:
+                archive.addfile(entry, io.BytesIO(b"x" * entry.size))
+            else:  # only the claim: whoever believes it finds the archive cut off
+                assert archive.fileobj is not None
+                archive.fileobj.write(entry.tobuf(archive.format, archive.encoding, archive.errors))
+                archive.offset += tarfile.BLOCKSIZE
     return path
 
 

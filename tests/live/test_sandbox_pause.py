@@ -188,7 +188,8 @@ def test_ports_can_be_closed_to_the_public() -> None:
             session.trust_env = False
             token = {"e2b-traffic-access-token": sandbox.traffic_access_token or ""}
             assert session.get(url, headers={"Host": host}, timeout=20).status_code == 403
-            assert session.get(url, headers={"Host": host, **token}, timeout=20).text == "it works"
+            served = {"Host": host, **token}
+            until(lambda: session.get(url, headers=served, timeout=20).text == "it works")
 
 
 def test_the_host_of_a_port_leads_into_the_sandbox(sandbox: Sandbox) -> None:
@@ -199,8 +200,8 @@ def test_the_host_of_a_port_leads_into_the_sandbox(sandbox: Sandbox) -> None:
     assert sandbox.traffic_access_token is None
     with requests.Session() as session:
         session.trust_env = False
-        answer = session.get(sandbox.connection_config.api_url, headers={"Host": host}, timeout=20)
-    assert answer.text == "it works"
+        url = sandbox.connection_config.api_url
+        until(lambda: session.get(url, headers={"Host": host}, timeout=20).text == "it works")
     serving.kill()
     for port in (0, 65536, -1):
         with pytest.raises(InvalidArgumentException):

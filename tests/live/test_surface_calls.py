@@ -411,7 +411,8 @@ def test_stop_watching(sandbox: Sandbox, call: Call) -> None:
 class Screen:
     """What a terminal wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
         self.data = b""
         self._grew = threading.Condition()
 
@@ -423,12 +424,15 @@ class Screen:
 
     def wait_for(self, text: bytes) -> None:
         with self._grew:
-            assert self._grew.wait_for(lambda: text in self.data, WITHIN), self.data
+            if self._grew.wait_for(lambda: text in self.data, WITHIN):
+                return
+        told = self._sandbox.commands.run("ps -eo pid,pgid,tpgid,stat,wchan,args", user="root", check=False)
+        pytest.fail(f"{self.data!r} was shown, while these ran:\n{told.stdout}")
 
 
 @pytest.fixture
-def screen() -> Screen:
-    return Screen()
+def screen(sandbox: Sandbox) -> Screen:
+    return Screen(sandbox)
 
 
 @pytest.fixture
