@@ -13,6 +13,7 @@ from pathlib import Path
 from client import report
 
 HERE = Path(__file__).parent
+# Python 3.12 and later warn of forks beside other threads, here the one that follows a command.
 COMMAND = (
     "-m",
     "pytest",
@@ -24,6 +25,8 @@ COMMAND = (
     "no:cacheprovider",
     "-p",
     "forking_plugin",
+    "-p",
+    "no:warnings",
     "-q",
 )
 SECONDS = 20
