@@ -1,7 +1,7 @@
 """Where the time of what is compared goes: how much each process works, and which functions of the client.
 
-The processor time of all threads of the client, of the server, and of all that belongs to sandboxes, with
-what the kernel does for them. Less than the wall time is waiting; more is work side by side.
+Where all processes together work less than the wall time says, somebody waits; where more, they work side by
+side.
 """
 
 from __future__ import annotations
@@ -27,14 +27,23 @@ from sandbox_local import LocalServer
 KEYS = ("list", "exists", "file-up", "file-down", "files-write", "files-list", "crowd", "watch")
 """The rows that are looked into."""
 
-_SIDES = ("connect", "official", "floor")
+_SIDES = ("connect", "official", "floor")  # the functions of the first are told
 _OFTEN = 100  # repetitions of what is short
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
-class Spent(NamedTuple):
-    """Seconds of processor time so far: the client's by itself and in the kernel, and all of the others'."""
+class Cost(NamedTuple):
+    """Seconds that one action takes.
 
+    Attributes:
+        wall: From its beginning to its end; of a watch, from a change to its news.
+        user: Processor time of the client's own code and all that it calls.
+        system: The same of the kernel on its behalf.
+        server: The same of the server, in both.
+        sandbox: The same of all processes of the sandbox.
+    """
+
+    wall: float
     user: float
     system: float
     server: float
@@ -44,43 +53,51 @@ class Spent(NamedTuple):
 def measure(sizes: Sizes, keys: tuple[str, ...], rounds: int) -> Iterator[dict[str, Any]]:
     """What an action of each row costs each process, for each side."""
     with LocalServer() as server, ExitStack() as stack:
+        assert server.pid is not None
         place = Place(server.url, server.api_key)
         crew = {side: stack.enter_context(Worker(side, place, sizes)) for side in _SIDES}
         for row in rows(sizes):
             if row.key not in keys:
                 continue
             times = _OFTEN if row.often else 1
-            for side in _SIDES:
-                if side not in row.sides:
-                    continue
-                worker = crew[side]
-                worker.do(row.action)
-                before, walls = _spent(server.pid, worker.pid), []
-                for _ in range(rounds):
-                    walls += worker.do(row.action, times)["seconds"]
-                after = _spent(server.pid, worker.pid)
-                each = [(now - then) / (rounds * times) for now, then in zip(after, before, strict=True)]
-                told = {"key": row.key, "title": row.title, "side": side, "wall": statistics.median(walls)}
-                functions = worker.functions(row.action, times) if side == "connect" else []
-                yield {**told, **Spent(*each)._asdict(), "functions": functions}
+            for side in (side for side in _SIDES if side in row.sides):
+                cost = _cost(row.action, crew[side], server.pid, rounds, times)
+                functions = crew[side].functions(row.action, times) if side == _SIDES[0] else []
+                told = {"key": row.key, "title": row.title, "side": side, "functions": functions}
+                yield {**told, **cost._asdict()}
 
 
-def _spent(server: int, client: int) -> Spent:
-    found = processes(server)
-    user, system, _ = _times(client)
-    return Spent(
-        user, system, sum(_times(server)[:2]), sum(sum(_times(pid)) for pid in (*found.zygote, *found.boxes))
+def _cost(action: str, worker: Worker, server: int, rounds: int, times: int) -> Cost:
+    worker.do(action)  # it is warm from then on
+    before = _spent(server)
+    samples = [worker.do(action, times) for _ in range(rounds)]
+    after = _spent(server)
+    count = rounds * times
+    kernel = sum(sample["kernel"] for sample in samples)
+    return Cost(
+        statistics.median(seconds for sample in samples for seconds in sample["seconds"]),
+        (sum(sample["cpu"] for sample in samples) - kernel) / count,
+        kernel / count,
+        (after[0] - before[0]) / count,
+        (after[1] - before[1]) / count,
     )
 
 
-def _times(pid: int) -> tuple[float, float, float]:
-    """What a process has spent in its code, and in the kernel; and its children that have ended in both."""
+def _spent(server: int) -> tuple[float, float]:
+    """Seconds of processor time so far: of the server, and of all that it has started."""
+    found = processes(server)
+    below = sum(sum(_times(pid)) for pid in (*found.zygote, *found.boxes))
+    return _times(server)[0], below
+
+
+def _times(pid: int) -> tuple[float, float]:
+    """What a process has spent, and its children that have ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0, 0.0, 0.0  # it has ended, so its parent's count has it
+        return 0.0, 0.0  # it has ended, so its parent's count has it
     user, system, user_of_children, system_of_children = (int(field) / _TICK for field in fields[11:15])
-    return user, system, user_of_children + system_of_children
+    return user + system, user_of_children + system_of_children
 
 
 def main() -> None:
@@ -101,7 +118,7 @@ def main() -> None:
     sizes = TINY if arguments.tiny else Sizes()
     for one in measure(sizes, tuple(arguments.rows) or KEYS, arguments.rounds):
         told["profiles"].append(one)
-        times = ", ".join(f"{name} {one[name] * 1000:.3g}" for name in ("wall", *Spent._fields))
+        times = ", ".join(f"{name} {one[name] * 1000:.3g}" for name in Cost._fields)
         print(f"{one['title']}, {one['side']}, ms: {times}", flush=True)
         for name, share in one["functions"]:
             print(f"    {share:.0%} {name}")

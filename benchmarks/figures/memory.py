@@ -71,9 +71,12 @@ def _field(file: Path, name: str) -> int:
 
 
 def _children(pid: int) -> Iterator[int]:
-    for task in os.listdir(f"/proc/{pid}/task"):
-        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-            yield int(child)
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+                yield int(child)
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended meanwhile
 
 
 def _descendants(pid: int) -> Iterator[int]:

@@ -19,6 +19,7 @@ class Sample(TypedDict, total=False):
     Attributes:
         seconds: Wall time of each repetition.
         cpu: Seconds of processor time, of all threads, for all repetitions.
+        kernel: Those of them that were spent in the kernel.
         before: Resident bytes before.
         peak: The most resident bytes meanwhile.
         held: Resident bytes that an action says it holds at its height, beyond those before it.
@@ -27,6 +28,7 @@ class Sample(TypedDict, total=False):
 
     seconds: list[float]
     cpu: float
+    kernel: float
     before: int
     peak: int
     held: int
@@ -50,19 +52,20 @@ def measured(action: Callable[[], Sample | None], times: int) -> Sample:
     Path("/proc/self/clear_refs").write_text("5")  # lets the peak begin anew
     told: Sample = {}
     took = []
-    cpu = _cpu()
+    cpu, kernel = _cpu()
     for _ in range(times):
         start = time.perf_counter()
         said = action()
         took.append(time.perf_counter() - start)
         told.update(said or {})
-    spent = _cpu() - cpu
-    return {"seconds": took, "cpu": spent, "before": before, "peak": _field("VmHWM") * _KIB, **told}
+    cpu_after, kernel_after = _cpu()
+    spent: Sample = {"cpu": cpu_after - cpu, "kernel": kernel_after - kernel}
+    return {"seconds": took, **spent, "before": before, "peak": _field("VmHWM") * _KIB, **told}
 
 
-def _cpu() -> float:
+def _cpu() -> tuple[float, float]:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    return used.ru_utime + used.ru_stime, used.ru_stime
 
 
 def _field(name: str) -> int:
