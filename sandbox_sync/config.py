@@ -339,7 +339,7 @@ def _base_url(url: str, name: str) -> str:
 
 def _domain(name: str) -> str:
     # It becomes part of host names, and what comes before it in them must stay so.
-    if not name.isprintable() or any(character in " /@?#\\" for character in name):
+    if not name.isprintable() or any(character in " /@?#%\\" for character in name):
         raise InvalidArgumentException(f'domain has to be a host name such as "e2b.app"; got {name!r}')
     return name
 
