@@ -105,7 +105,10 @@ class LenientModel(Model):
 @lru_cache(maxsize=None)
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     with _building:
-        return TypeAdapter(kind)
+        adapter = TypeAdapter(kind)
+        # Build it here: later, pydantic 2.9 would count the callers of all threads together.
+        _ = adapter.validator
+        return adapter
 
 
 def read(kind: type[T], response: "Response", operation: str) -> T:
