@@ -92,6 +92,14 @@ def machine() -> dict[str, Any]:
     }
 
 
+def keep(told: dict[str, Any], file: Path | None, name: str) -> None:
+    """Write results to a file, or to one of this name and the date, and say where they are."""
+    file = file or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(told) + "\n")
+    print(f"\nWritten to {file}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -121,10 +129,7 @@ def main() -> None:
     for row in run(chosen, Turns(arguments.rounds, 0 if arguments.tiny else 1, sizes)):
         told["rows"].append(row)
         print("\n".join(lines(row)), flush=True)
-    file = arguments.json or RUNS / f"compare-{datetime.now():%Y%m%d-%H%M%S}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(told) + "\n")
-    print(f"\nWritten to {file}")
+    keep(told, arguments.json, "compare")
     sys.exit(not all(bound["holds"] for row in told["rows"] for bound in row["bounds"]))
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compare import RUNS, machine
+from compare import keep, machine
 from comparison.rows import MIB, SDKS
 from comparison.workers import Worker, servers, workers
 from sides.place import Sizes
@@ -125,10 +123,7 @@ def main() -> None:
             print(
                 f"| {axis.title}, {line['action']} | {line['side']} | {medians} | {line['worst_step']:.2f} |"
             )
-    file = arguments.json or RUNS / f"growth-{datetime.now():%Y%m%d-%H%M%S}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(told) + "\n")
-    print(f"\nWritten to {file}")
+    keep(told, arguments.json, "growth")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,14 @@ side.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compare import RUNS, machine
+from compare import keep, machine
 from comparison.rows import rows
 from comparison.workers import SideFailed, Worker
 from figures.memory import processes
@@ -95,7 +93,7 @@ def _times(pid: int) -> tuple[float, float]:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0, 0.0  # it has ended, so its parent's count has it
+        return 0.0, 0.0  # it has ended; who waited for it has its time
     user, system, user_of_children, system_of_children = (int(field) / _TICK for field in fields[11:15])
     return user + system, user_of_children + system_of_children
 
@@ -122,10 +120,7 @@ def main() -> None:
         print(f"{one['title']}, {one['side']}, ms: {times}", flush=True)
         for name, share in one["functions"]:
             print(f"    {share:.0%} {name}")
-    file = arguments.json or RUNS / f"profiles-{datetime.now():%Y%m%d-%H%M%S}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(told) + "\n")
-    print(f"\nWritten to {file}")
+    keep(told, arguments.json, "profiles")
 
 
 if __name__ == "__main__":

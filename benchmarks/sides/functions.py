@@ -6,6 +6,7 @@ import cProfile
 import pstats
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ _TOLD = 6
 
 def spent(action: Callable[[], Any], times: int) -> list[tuple[str, float]]:
     """Do something so many times.
+
+    Args:
+        action: What.
+        times: How many.
 
     Returns:
         The functions in which this thread has spent most, not counting those that they call; and their share
@@ -27,10 +32,11 @@ def spent(action: Callable[[], Any], times: int) -> list[tuple[str, float]]:
             action()
     finally:
         profile.disable()
-    own = {_label(*place): told[2] for place, told in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]
+    own: Counter[str] = Counter()  # some have the same name, as comprehensions do
+    for place, told in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        own[_label(*place)] += told[2]
     whole = sum(own.values()) or 1.0
-    most = sorted(own.items(), key=lambda each: each[1], reverse=True)[:_TOLD]
-    return [(name, seconds / whole) for name, seconds in most]
+    return [(name, seconds / whole) for name, seconds in own.most_common(_TOLD)]
 
 
 def _label(file: str, line: int, name: str) -> str:

@@ -79,11 +79,10 @@ def test_what_a_signal_finds_half_loaded_is_loaded_whole(tmp_path: Path) -> None
     (package / "__init__.py").write_text("from .part import *\nfrom .slow import *\nvalue = part.value\n")
     (package / "part.py").write_text("value = 'whole'\n")
     (package / "slow.py").write_text(
-        "import os, signal, time\n"
+        "import os, signal\n"
         "if not os.environ.pop('STRUCK', None):\n"
         "    os.environ['STRUCK'] = '1'\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    time.sleep(0.1)\n"
     )
     code = f"""
 import signal, sys
