@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import getopt
 import os
 import stat
 import sys
@@ -13,7 +12,6 @@ import pytest
 
 from sandbox_local.isolation import errors, ids, probe, tree, users
 from sandbox_local.isolation.ids import Ids
-from sandbox_local.isolation.inside import sudo_shim
 from sandbox_local.isolation.making import etc, interpreter, privilege
 
 OWN = Ids(os.getuid(), 1)
@@ -220,29 +218,3 @@ def test_errors_pass_from_a_box_to_the_server_as_they_are(error: Exception) -> N
 )
 def test_an_error_that_makes_no_sense_is_an_error_all_the_same(told: object) -> None:
     assert isinstance(errors.restore(told), RuntimeError)
-
-
-@pytest.mark.parametrize(
-    ("line", "options", "assigned", "command"),
-    [
-        ("id -u", {}, {}, ["id", "-u"]),
-        ("-u user -n id", {"-u": "user", "-n": ""}, {}, ["id"]),
-        ("--user=user --login", {"-u": "user", "-i": ""}, {}, []),
-        ("-nHu user -- -x", {"-n": "", "-H": "", "-u": "user"}, {}, ["-x"]),
-        ("A=1 B= ./c=d", {}, {"A": "1", "B": ""}, ["./c=d"]),
-        ("env A=1", {}, {}, ["env", "A=1"]),
-        ("-E env", {"-E": ""}, {}, ["env"]),
-        ("--preserve-env env -E", {"-E": ""}, {}, ["env", "-E"]),
-        ("ls --preserve-env", {}, {}, ["ls", "--preserve-env"]),
-    ],
-)
-def test_sudo_reads_its_command_line(
-    line: str, options: dict[str, str], assigned: dict[str, str], command: list[str]
-) -> None:
-    request = sudo_shim.Request(line.split())
-    assert (request.options, request.assigned, request.command) == (options, assigned, command)
-
-
-def test_sudo_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(getopt.GetoptError):
-        sudo_shim.Request(["--no-such-option", "id"])

@@ -183,10 +183,11 @@ def run(path: str, argv: list[str], env: dict[str, str], user: str, gid: int | N
         try:
             stdio = [terminal.slave if terminal and os.isatty(fd) else fd for fd in (0, 1, 2)]
             arguments = {"argv": argv, "env": env, "user": user, "gid": gid, "terminal": terminal is not None}
-            wire.send(sock, {"id": 1, "op": "run", "args": arguments}, [*stdio, cwd])
+            # Before the command can run, or a signal that comes at its very start would end only this.
             for number in _FORWARDED:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, lambda *_: None)
+            wire.send(sock, {"id": 1, "op": "run", "args": arguments}, [*stdio, cwd])
             event = _attend(sock, signals, terminal)
         finally:
             if terminal:
@@ -200,13 +201,14 @@ def run(path: str, argv: list[str], env: dict[str, str], user: str, gid: int | N
 
 def _attend(sock: socket.socket, signals: socket.socket, terminal: Terminal | None) -> dict[str, Any]:
     """Pass signals and the terminal's data on until the command has ended; returns how it did."""
-    sources: list[socket.socket | int] = [sock, signals, *([0, terminal.master] if terminal else [])]
+    sources: list[socket.socket | int] = [sock, *([0, terminal.master] if terminal else [])]
     while True:
         for source in select.select(sources, [], [])[0]:
             if source is sock:
                 message, _ = wire.recv(sock)
                 if "ok" not in message:
                     return message
+                sources.append(signals)  # what came before the command had started waits until now
             elif source is signals:
                 for number in signals.recv(4096):
                     _forward(sock, number, terminal)
