@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 
 import pytest
 
 from sandbox_local import LocalServer
+from tests.interruptible import let_ctrl_c_be_felt
 
 # What a developer may have set for another server; no test may reach that one by mistake.
 _FOREIGN = (
@@ -27,9 +27,7 @@ _FOREIGN = (
 
 
 def pytest_configure() -> None:
-    """Have the programs that tests start feel Ctrl-C, also where a shell runs the tests in the background."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    let_ctrl_c_be_felt()
 
 
 @pytest.fixture(scope="session")

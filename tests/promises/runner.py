@@ -42,7 +42,7 @@ def run(promise: Promise, client: str, server: Mapping[str, str]) -> Outcome:
         server: The environment that leads to the server.
     """
     environment = {k: v for k, v in os.environ.items() if not k.upper().startswith(_FOREIGN)}
-    environment |= {**server, "CLIENT": client}
+    environment |= {**server, "CLIENT": client, "PYTHONFAULTHANDLER": "1"}
     if client in OURS:
         environment["SANDBOX_SYNC_TRANSPORT"] = client.removeprefix("ours-")
     # Files, and no pipes: a child that hangs would hold a pipe open after the program itself has ended.
@@ -59,12 +59,22 @@ def run(promise: Promise, client: str, server: Mapping[str, str]) -> Outcome:
             code: int | None = process.wait(promise.limit)
         except subprocess.TimeoutExpired:
             code = None
+            _ask_where(process)
         finally:
             _kill_group(process.pid)
             process.wait()
         output.seek(0)
         errors.seek(0)
         return _judge(promise, code, output.read(), errors.read())
+
+
+def _ask_where(process: subprocess.Popen[bytes]) -> None:
+    """Have a program that hangs write what each of its threads is at, and end."""
+    process.send_signal(signal.SIGABRT)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        pass  # it is stopped, or inside the kernel
 
 
 def _kill_group(group: int) -> None:
