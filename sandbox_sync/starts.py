@@ -119,8 +119,12 @@ class Start:
         gone = isinstance(error, IncompleteCallException) and error.sandbox_state == "gone"
         if self._transcript.end is None and not gone:
             killer = threading.Thread(target=self._kill, name="sandbox-sync-kill")
-            killer.start()
-            killer.join(_KILL_GRACE)
+            try:
+                killer.start()
+            except RuntimeError:  # the program is ending, or has as many threads as it may
+                self._kill()
+            else:
+                killer.join(_KILL_GRACE)
 
     def _kill(self) -> None:
         known = self._transcript.pid

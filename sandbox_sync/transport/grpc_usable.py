@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import threading
 from typing import NamedTuple
 
 from sandbox_sync.errors import ForkedWithActiveStreamException, SandboxException
@@ -21,15 +23,23 @@ class Obstacle(NamedTuple):
         why: The reason, in words.
         remedy: What to do where Connect cannot take its place.
         error: The error for that case.
+        level: How loudly it is logged that Connect takes its place.
     """
 
     why: str
     remedy: str
     error: type[SandboxException]
+    level: int = logging.WARNING
 
 
 _EVENTLET = Obstacle(
     "grpcio does not work under eventlet", "use a server that speaks Connect", SandboxException
+)
+_ENDING = Obstacle(
+    "gRPC needs threads, which Python starts no more while a program ends",
+    "use a server that speaks Connect, or make the calls before",
+    SandboxException,
+    logging.INFO,  # the last calls of a program are no reason to change it
 )
 
 _fork: Obstacle | None = None
@@ -50,7 +60,15 @@ def forked_badly(why: str) -> None:
 def obstacle() -> Obstacle | None:
     """What keeps this process from using gRPC; None if nothing does."""
     forks.check()
-    return _EVENTLET if eventlet_patched() else _fork
+    if eventlet_patched():
+        return _EVENTLET
+    return _ENDING if _is_ending() else _fork
+
+
+def _is_ending() -> bool:
+    """Whether a function of atexit runs here, in a Python that lets those start no thread."""
+    main = threading.main_thread()
+    return sys.version_info >= (3, 12) and threading.current_thread() is main and not main.is_alive()
 
 
 def grpc_is_usable(logger: logging.Logger) -> bool:
@@ -65,5 +83,5 @@ def grpc_is_usable(logger: logging.Logger) -> bool:
         return True
     if _told_in != os.getpid():
         _told_in = os.getpid()
-        logger.warning('%s; transport="connect" is used instead of "grpc"', found.why)
+        logger.log(found.level, '%s; transport="connect" is used instead of "grpc"', found.why)
     return False

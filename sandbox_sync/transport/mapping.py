@@ -119,7 +119,7 @@ def envd_http_error(failure: Failure, call: Call, state: SandboxState = "unknown
 def rpc_error(failure: RpcFailure, call: Call, state: SandboxState = "unknown") -> SandboxException:
     """The error for a failed remote procedure call of a sandbox. For the arguments see `envd_http_error`."""
     if call.obstacle is not None and failure.is_of_no_rpc:
-        why, remedy, kind = call.obstacle
+        why, remedy, kind, _ = call.obstacle
         words = f"{why}, so Connect is used in place of gRPC, which this server does not speak"
         return _make(kind, failure, call, f"{words} ({failure.message}); {remedy}")
     if failure.reason != "answer":
