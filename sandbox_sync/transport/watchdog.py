@@ -69,8 +69,8 @@ class Watchdog:
             self._watches.add(watch)
             self._changed.notify()
             if not self._running:
-                self._running = True
                 threading.Thread(target=self._run, name="sandbox-sync-watchdog", daemon=True).start()
+                self._running = True  # only now: where it could not start, the next call is to try again
 
     def _run(self) -> None:
         while True:
