@@ -12,6 +12,8 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sandbox_sync.transport import threads
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -62,13 +64,7 @@ def load(name: str) -> ModuleType:
         except BaseException as error:  # noqa: BLE001 - raised by who waits
             failures.append(error)
 
-    thread = threading.Thread(target=work, name="sandbox-sync-import")
-    try:
-        thread.start()
-    except RuntimeError:
-        pass  # the program is ending, or has as many threads as it may
-    else:
-        thread.join(_PATIENCE)
+    threads.aside("sandbox-sync-import", work, _PATIENCE, daemon=False)
     if failures:
         raise failures[0]
     return import_module(name)

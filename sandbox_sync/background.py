@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
 from sandbox_sync.ambient import outlasting_context
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import ConnectionException, SandboxException
-from sandbox_sync.transport.signals import look_after
+from sandbox_sync.transport import threads
+from sandbox_sync.transport.changes import Changes
 
 
 def start_thread(name: str, target: Callable[..., Any], *arguments: Any) -> None:
@@ -25,11 +27,7 @@ def start_thread(name: str, target: Callable[..., Any], *arguments: Any) -> None
     Raises:
         SandboxException: The system allows no more threads.
     """
-    run = outlasting_context().run
-    try:
-        threading.Thread(target=run, args=(target, *arguments), name=name, daemon=True).start()
-    except RuntimeError as error:
-        raise SandboxException(f"No thread can be started to read in the background: {error}") from error
+    threads.start(name, outlasting_context().run, target, *arguments)
 
 
 class Progress:
@@ -45,10 +43,7 @@ class Progress:
         self._interruption: BaseException | None = None
         self._writer: int | None = None
         self._owner = os.getpid()
-        # The lock itself is for what happens often: a condition's own `with` costs several times as much.
-        self._mutex = threading.RLock()
-        self._changed = threading.Condition(self._mutex)
-        self._waiters = 0  # threads that want to be told of changes
+        self._changes = Changes()
 
     @property
     def settled(self) -> bool:
@@ -58,7 +53,7 @@ class Progress:
     @property
     def is_inherited(self) -> bool:
         """Whether this process is a fork of the one that it belongs to, where the writing thread still is."""
-        return os.getpid() != self._owner
+        return self._changes.is_inherited
 
     def written_here(self) -> None:
         """This thread is the one that writes it, and may not wait for itself: not even in a callback."""
@@ -67,11 +62,11 @@ class Progress:
     def fail(self, error: BaseException) -> None:
         """Settle what has no other end; the first reason given stands."""
         explained = self.explain(error)
-        with self._changed:
+        with self._changes.lock:
             if not self.settled:
                 self._failed_at = explained.__traceback__
                 self.failure = explained
-            self._changed.notify_all()
+            self._changes.tell()
 
     def check(self) -> None:
         """Raise why the end will not be seen, if that is so."""
@@ -85,9 +80,9 @@ class Progress:
 
     def interrupt(self, error: BaseException) -> None:
         """Have the next `wait` raise an error of the caller's own functions."""
-        with self._changed:
+        with self._changes.lock:
             self._interruption = error
-            self._changed.notify_all()
+            self._changes.tell()
 
     def wait(self, deadline: Deadline) -> bool:
         """Wait until nothing more will come; False if the time was up first.
@@ -111,25 +106,27 @@ class Progress:
         raise NotImplementedError
 
     def _wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
-        with self._lock():
-            while not ready():
-                if deadline.expired:
-                    return False
-                if self._writer == threading.get_ident():
-                    raise SandboxException(
-                        "This would wait for ever: it was called in a callback, and waits for what comes "
-                        "after that callback. Return from it first, or call this in another thread"
-                    )
-                self._waiters += 1
-                try:
-                    self._changed.wait(deadline.sooner(look_after()).remaining())
-                finally:
-                    self._waiters -= 1
-            return True
+        def so() -> bool:
+            if ready():
+                return True
+            if self._writer == threading.get_ident() and not deadline.expired:
+                raise SandboxException(
+                    "This would wait for ever: it was called in a callback, and waits for what comes "
+                    "after that callback. Return from it first, or call this in another thread"
+                )
+            return False
 
-    def _lock(self) -> threading.Condition:
+        self._require_own()
+        in_time = self._changes.wait_until(so, deadline)
+        self._require_own()  # a signal handler may have forked
+        return in_time
+
+    def _lock(self) -> AbstractContextManager[object]:
+        self._require_own()
+        return self._changes.lock
+
+    def _require_own(self) -> None:
         if self.is_inherited:  # and the lock may be held for ever
             raise ConnectionException(
                 f"This belongs to process {self._owner}, of which this process is a fork; {self._remedy}"
             )
-        return self._changed

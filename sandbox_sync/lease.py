@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextvars
 import heapq
 import os
-import threading
 import time
 import weakref
 from collections import deque
@@ -19,13 +18,15 @@ from typing import TYPE_CHECKING
 
 from sandbox_sync._later import later
 from sandbox_sync.config import ConnectionConfig
+from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import (
     ConflictException,
     InvalidArgumentException,
     SandboxException,
     SandboxNotFoundException,
 )
-from sandbox_sync.transport import forks
+from sandbox_sync.transport import forks, threads
+from sandbox_sync.transport.changes import Changes
 
 if TYPE_CHECKING:
     from sandbox_sync import lifecycle
@@ -120,7 +121,7 @@ class _Heart:
     """The leases of this process. Its lock is held for no longer than it takes to look."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()  # re-entrant: a signal handler may make a sandbox
+        self._changes = Changes()
         self._order = count()
         self._by_time: list[tuple[float, int, weakref.ref[Lease]]] = []
         self._due: deque[weakref.ref[Lease]] = deque()
@@ -129,47 +130,53 @@ class _Heart:
 
     def add(self, lease: Lease, at: float) -> None:
         """Renew a lease from a time on."""
-        with self._changed:
+        with self._changes.lock:
             heapq.heappush(self._by_time, (at, next(self._order), weakref.ref(lease)))
             if not self._beats:
-                _start("sandbox-sync leases", self._beat)
+                _start("sandbox-sync-leases", self._beat)
                 self._beats = True
-            self._changed.notify_all()
+            self._changes.tell()
 
     def forget(self, lease: Lease) -> None:
         """Renew it no more, and wait for the renewal that may be under way."""
-        with self._changed:
-            lease.ended = True
-            while lease.renewing:
-                self._changed.wait()  # for the limit of a renewal at most
+        lease.ended = True
+        never = Deadline.after(None)  # it takes no longer than the limit of a renewal
+        self._changes.wait_until(lambda: not lease.renewing, never)
 
     def _beat(self) -> None:
-        with self._changed:
-            while self._by_time or self._due:
-                now = time.monotonic()
-                while self._by_time and self._by_time[0][0] <= now:
-                    self._due.append(heapq.heappop(self._by_time)[2])
-                wait = self._by_time[0][0] - now if self._by_time else None
-                try:
-                    for _ in range(min(len(self._due), _MOST_WORKERS - self._workers)):
-                        _start("sandbox-sync lease renewal", self._work)
-                        self._workers += 1
-                except SandboxException:
-                    wait = 0.5  # there may be room for a thread again
-                self._changed.wait(wait)
-            self._beats = False
+        while True:
+            with self._changes.lock:
+                if not self._by_time and not self._due:
+                    self._beats = False
+                    return
+                known = self._changes.count
+                wait = self._see_to_renewals()
+            self._changes.wait_beyond(known, Deadline.after(wait))
+
+    def _see_to_renewals(self) -> float | None:
+        """Have those renewed that are due; seconds until others will be."""
+        now = time.monotonic()
+        while self._by_time and self._by_time[0][0] <= now:
+            self._due.append(heapq.heappop(self._by_time)[2])
+        try:
+            for _ in range(min(len(self._due), _MOST_WORKERS - self._workers)):
+                _start("sandbox-sync-lease-renewal", self._work)
+                self._workers += 1
+        except SandboxException:
+            return 0.5  # there may be room for a thread again
+        return self._by_time[0][0] - now if self._by_time else None
 
     def _work(self) -> None:
         try:
             while self._renew_one():
                 pass
         finally:
-            with self._changed:
+            with self._changes.lock:
                 self._workers -= 1
-                self._changed.notify_all()
+                self._changes.tell()
 
     def _renew_one(self) -> bool:
-        with self._changed:
+        with self._changes.lock:
             lease = self._take()
         if lease is None:
             return False
@@ -177,11 +184,11 @@ class _Heart:
         try:
             at = lease.renew()
         finally:
-            with self._changed:
+            with self._changes.lock:
                 lease.renewing = False
                 if at is not None and not lease.ended:
                     self.add(lease, at)
-                self._changed.notify_all()
+                self._changes.tell()
         return True
 
     def _take(self) -> Lease | None:
@@ -216,10 +223,7 @@ def hold(
 
 def _start(name: str, target: Callable[[], None]) -> None:
     run = contextvars.Context().run  # an empty one: nothing of the caller's bounds or tags a renewal
-    try:
-        threading.Thread(target=run, args=(target,), name=name, daemon=True).start()
-    except RuntimeError as error:
-        raise SandboxException(f"No thread can be started to renew the lease: {error}") from error
+    threads.start(name, run, target)
 
 
 _heart = _Heart()

@@ -26,7 +26,7 @@ from sandbox_sync.errors import (
 )
 from sandbox_sync.models.pools import PoolStats
 from sandbox_sync.options import ApiParams, SandboxNetworkOpts
-from sandbox_sync.pool_slots import Settings, Slot, Waiter
+from sandbox_sync.pool_slots import Caller, Settings, Slot
 from sandbox_sync.pool_workers import WorkedSlots
 from sandbox_sync.sandbox import Sandbox
 from sandbox_sync.transport import forks
@@ -196,15 +196,15 @@ class SandboxPool:
         slots = self._slots
         first = False
         while True:
-            waiter = Waiter()
+            caller = Caller()
             try:
-                slot = self._wait_for_turn(slots, waiter, deadline, limit, first=first)
+                slot = self._wait_for_turn(slots, caller, deadline, limit, first=first)
                 if self._is_well(slot, deadline):
                     return slots.lend(slot)
                 slots.reject(slot)
                 first = True  # the turn is kept
             except BaseException:
-                slots.leave(waiter)
+                slots.leave(caller)
                 raise
 
     def release(self, sandbox: Sandbox, *, reuse: bool = True) -> None:
@@ -309,19 +309,19 @@ class SandboxPool:
         )
 
     def _wait_for_turn(
-        self, slots: WorkedSlots, waiter: Waiter, deadline: Deadline, limit: float | None, *, first: bool
+        self, slots: WorkedSlots, caller: Caller, deadline: Deadline, limit: float | None, *, first: bool
     ) -> Slot:
         if deadline.expired:
             raise self._timed_out(slots, deadline, limit, "No sandbox of the pool was free")
-        slots.enter(waiter, first=first)
+        slots.enter(caller, first=first)
         while True:
-            in_time = waiter.wait(deadline)
+            in_time = caller.wait(deadline)
             with slots.lock:
-                slot = slots.granted(waiter)
+                slot = slots.granted(caller)
                 if slot is not None:
                     return slot
-                if waiter.error is not None:
-                    raise waiter.error
+                if caller.error is not None:
+                    raise caller.error
                 if not in_time:
                     raise self._timed_out(slots, deadline, limit, "No sandbox of the pool was free")
 

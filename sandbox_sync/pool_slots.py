@@ -8,7 +8,6 @@ The lock is held for no longer than it takes to look.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import weakref
 from collections import Counter, deque
@@ -16,11 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import PoolClosedException, SandboxException
 from sandbox_sync.models.pools import PoolStats
 from sandbox_sync.sandbox import Sandbox
-from sandbox_sync.transport.signals import look_after
+from sandbox_sync.transport.changes import Changes, Waiter
 
 Recycle = Callable[[Sandbox], bool]
 
@@ -41,30 +39,16 @@ class Settings:
     log: logging.Logger = field(repr=False)
 
 
-class Waiter:
-    """Who waits to be woken: a caller in line, or one who wants to hear of every change.
+class Caller(Waiter):
+    """Who waits in line for a sandbox.
 
-    An event or a condition would not do: an exception out of a signal handler may leave their locks locked.
+    Attributes:
+        error: Why it gets none.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.error: SandboxException | None = None
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
-
-    def wake(self) -> None:
-        """End its wait, or the next one. Only with the lock of the slots."""
-        if self._asleep.locked():
-            self._asleep.release()
-
-    def wait(self, deadline: Deadline) -> bool:
-        """Wait to be woken; False if the time was up first."""
-        while True:
-            left = deadline.sooner(look_after()).remaining()
-            if self._asleep.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX)):
-                return True
-            if deadline.expired:
-                return False
 
 
 class Slot:
@@ -82,7 +66,7 @@ class Slot:
         self.stage: Literal["making", "ready", "returned", "ending"] = "making"
         self.busy = False
         self.dropped = False
-        self.borrower: Waiter | None = None
+        self.borrower: Caller | None = None
         self.sandbox: Sandbox | None = None
         self.reference: weakref.ref[Sandbox] | None = None
         self.known: Any = None  # configuration and id, to end it with
@@ -112,45 +96,44 @@ class Slot:
         self.stage = "ready"
 
 
-class Slots:
+class Slots(Changes):
     """The slots of a pool in one process, and who works on them."""
 
-    def __init__(self, settings: Settings, owner: weakref.ref[Any], *, closed: bool = False) -> None:
+    def __init__(self, settings: Settings, pool: weakref.ref[Any], *, closed: bool = False) -> None:
+        super().__init__()
         self.settings = settings
         self.closed = closed
-        self.lock = threading.RLock()  # re-entrant: a signal handler may use the pool
-        self.watchers: list[Waiter] = []
         self.counts: Counter[str] = Counter()
         self.failure: SandboxException | None = None
-        self._owner = owner
+        self._pool = pool
         self._slots: list[Slot] = []
-        self._line: deque[Waiter] = deque()
+        self._line: deque[Caller] = deque()
         self._failures = 0
         self._resume_at = 0.0
 
-    def enter(self, waiter: Waiter, *, first: bool = False) -> None:
+    def enter(self, caller: Caller, *, first: bool = False) -> None:
         """Put a caller in line; it may have a sandbox at once."""
         with self.lock:
             if self.closed:
                 raise _closed()
-            (self._line.appendleft if first else self._line.append)(waiter)
+            (self._line.appendleft if first else self._line.append)(caller)
             self.plan()
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, caller: Caller) -> None:
         """Take a caller out of the line, and the sandbox back that it may have been given and has not got."""
         with self.lock:
-            if waiter in self._line:
-                self._line.remove(waiter)
-            slot = self.granted(waiter)
+            if caller in self._line:
+                self._line.remove(caller)
+            slot = self.granted(caller)
             if slot is not None and slot.sandbox is not None:
                 slot.reference = None
                 slot.borrower = None
             self.plan()
 
-    def granted(self, waiter: Waiter) -> Slot | None:
+    def granted(self, caller: Caller) -> Slot | None:
         """The slot that a caller was given."""
         with self.lock:
-            return next((slot for slot in self._slots if slot.lent and slot.borrower is waiter), None)
+            return next((slot for slot in self._slots if slot.lent and slot.borrower is caller), None)
 
     def lend(self, slot: Slot) -> Sandbox:
         """Hand out the sandbox of a slot that was granted: from here on its borrower alone refers to it."""
@@ -229,24 +212,6 @@ class Slots:
                 **self.counts,
             )
 
-    def wait_until(self, so: Callable[[], bool], deadline: Deadline) -> bool:
-        """Wait until something about the slots is so; False if the time was up first."""
-        watcher = Waiter()
-        try:
-            while True:
-                with self.lock:
-                    if so():
-                        return True
-                    if watcher not in self.watchers:
-                        self.watchers.append(watcher)
-                if not watcher.wait(deadline):
-                    with self.lock:
-                        return so()
-        finally:
-            with self.lock:
-                if watcher in self.watchers:
-                    self.watchers.remove(watcher)
-
     def close(self) -> None:
         """Hand out no more, wake who waits, and end what is not in use."""
         with self.lock:
@@ -259,15 +224,14 @@ class Slots:
         It is called after every change, with the lock. Called again it changes nothing.
         """
         self._reclaim()
-        if self.closed or self._owner() is None:
+        if self.closed or self._pool() is None:
             self._wind_up()
         else:
             self._retire()
             self._match()
             self._grow()
         self._staff()
-        for watcher in list(self.watchers):
-            watcher.wake()
+        self.tell()
 
     def _reclaim(self) -> None:
         """Take back what was dropped; and make good what an interrupted call has begun."""

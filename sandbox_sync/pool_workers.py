@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextvars
 import queue
-import threading
 import time
 import weakref
 from typing import Any
@@ -18,6 +17,7 @@ from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import SandboxException
 from sandbox_sync.pool_slots import Settings, Slot, Slots
 from sandbox_sync.sandbox import Sandbox
+from sandbox_sync.transport import threads
 
 RECYCLE_SECONDS = 30.0
 """How long the calls may take in which a sandbox is cleaned for its next user."""
@@ -33,9 +33,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 class WorkedSlots(Slots):
     """The slots of a pool in one process, with the threads that work on them."""
 
-    def __init__(self, settings: Settings, owner: weakref.ref[Any], *, closed: bool = False) -> None:
-        super().__init__(settings, owner, closed=closed)
-        self._threads: set[threading.Thread] = set()
+    def __init__(self, settings: Settings, pool: weakref.ref[Any], *, closed: bool = False) -> None:
+        super().__init__(settings, pool, closed=closed)
+        self._workers: set[object] = set()
         self._led = False
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -65,39 +65,40 @@ class WorkedSlots(Slots):
             )
 
     def _staff(self) -> None:
-        workers = sum(thread.is_alive() for thread in self._threads)
+        workers = len(self._workers)
         pending = len(self._pending())
         free = workers - sum(slot.busy for slot in self._slots)
         for _ in range(min(pending, free) if not self.closed else workers):
             self._calls.put(None)  # one too many does no harm
         for _ in range(min(pending - free, _MOST_WORKERS - workers)):
-            thread = threading.Thread(
-                target=contextvars.Context().run,  # an empty one: no caller's deadline bounds it
-                args=(self._work,),
-                name="sandbox-sync-pool",
-                daemon=True,
-            )
-            self._threads.add(thread)
+            run = contextvars.Context().run  # an empty one: no caller's deadline bounds it
+            worker = object()
             try:
-                thread.start()
-            except RuntimeError as error:  # no more threads, or none any more because the process ends
-                self._threads.discard(thread)
+                threads.start("sandbox-sync-pool", run, self._work, worker)
+            except SandboxException as error:
                 if not workers and self._line:
-                    waiter = self._line.popleft()
-                    waiter.error = SandboxException(f"No thread can be started to make sandboxes: {error}")
-                    waiter.wake()
+                    caller = self._line.popleft()
+                    caller.error = error
+                    caller.wake()
                 break
+            self._workers.add(worker)
 
-    def _work(self) -> None:
-        while (slot := self._next()) is not None:
-            if slot.stage == "making":
-                self._make(slot)
-            elif slot.stage == "returned":
-                self._clean(slot)
-            else:
-                self._end(slot, _KILL_SECONDS)
+    def _work(self, worker: object) -> None:
+        with self.lock:
+            self._workers.add(worker)  # who has started it may have been interrupted
+        try:
+            while (slot := self._next(worker)) is not None:
+                if slot.stage == "making":
+                    self._make(slot)
+                elif slot.stage == "returned":
+                    self._clean(slot)
+                else:
+                    self._end(slot, _KILL_SECONDS)
+        finally:
+            with self.lock:
+                self._workers.discard(worker)
 
-    def _next(self) -> Slot | None:
+    def _next(self, worker: object) -> Slot | None:
         """The next slot to work on; None for a thread that is not needed any more."""
         leads = False
         while True:
@@ -107,8 +108,8 @@ class WorkedSlots(Slots):
                     if leads:
                         self._calls.put(None)  # for another one to look after the time
                     return slot
-                if self.closed or len(self._threads) > _RESIDENT_WORKERS:
-                    self._threads.discard(threading.current_thread())
+                if self.closed or len(self._workers) > _RESIDENT_WORKERS:
+                    self._workers.discard(worker)
                     return None
                 leads, self._led = not self._led, True  # one of them looks after the time
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from sandbox_sync.errors import (
     RequestTimeoutException,
     SandboxException,
 )
+from sandbox_sync.transport import threads
 
 if TYPE_CHECKING:
     from sandbox_sync_rpc import process_pb2
@@ -118,13 +118,7 @@ class Start:
             return
         gone = isinstance(error, IncompleteCallException) and error.sandbox_state == "gone"
         if self._transcript.end is None and not gone:
-            killer = threading.Thread(target=self._kill, name="sandbox-sync-kill")
-            try:
-                killer.start()
-            except RuntimeError:  # the program is ending, or has as many threads as it may
-                self._kill()
-            else:
-                killer.join(_KILL_GRACE)
+            threads.aside("sandbox-sync-kill", self._kill, _KILL_GRACE, daemon=False)
 
     def _kill(self) -> None:
         known = self._transcript.pid

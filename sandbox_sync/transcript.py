@@ -112,9 +112,9 @@ class Transcript(Progress):
     def begin(self, event: process_pb2.ProcessEvent) -> None:
         """Note the process id, if an event tells it."""
         if event.HasField("start"):
-            with self._changed:
+            with self._changes.lock:
                 self.pid = event.start.pid
-                self._changed.notify_all()
+                self._changes.tell()
 
     def follow(self, stream: RpcStream[Any], deliver: Callable[[Piece], None] | None) -> None:
         """Record the events of a stream to its end, handing each piece of output to `deliver` as it arrives.
@@ -141,9 +141,9 @@ class Transcript(Progress):
                     if deliver is not None:
                         for piece in decoder.finish():
                             deliver(piece)
-                    with self._changed:
+                    with self._changes.lock:
                         self.end = event.end
-                        self._changed.notify_all()
+                        self._changes.tell()
         except IncompleteCallException:
             if self.end is None:
                 raise
@@ -160,26 +160,26 @@ class Transcript(Progress):
         return error
 
     def _append(self, channel: Channel, data: bytes) -> None:
-        with self._mutex:
-            kept = self._kept
-            kept.append(channel, data)
-            if self._waiters:
-                self._changed.notify_all()
-            if self._limit is not None and kept.size > self._limit:
-                self._drop_oldest(down_to=self._limit * 3 // 4)  # many at once: shifting a long list costs
+        with self._changes.lock:
+            self._kept.append(channel, data)
+            self._changes.tell()
+        if self._limit is not None and self._kept.size > self._limit:
+            self._drop_oldest(down_to=self._limit * 3 // 4)  # many at once: shifting a long list costs
 
     def _drop_oldest(self, down_to: int) -> None:
+        """Make room, when all iterations have come up to what then is the oldest, as long as they get on."""
         count = self._kept.beginning(self._kept.size - down_to)
-        for iteration in [*self._iterations]:
-            self._wait_for(iteration, self._kept.dropped + count)
-        self._kept.drop(count)
-
-    def _wait_for(self, iteration: _Iteration, position: int) -> None:
-        """Let an iteration come up to a position, as long as it gets on."""
-        while self._is_awaited(iteration, position):
-            got_on = partial(self._got_on, iteration, iteration.position)
-            if not self._changed.wait_for(got_on, PATIENCE_SECONDS):
-                self._iterations.discard(iteration)
+        position = self._kept.dropped + count
+        while True:
+            with self._changes.lock:
+                late = next((each for each in self._iterations if self._is_awaited(each, position)), None)
+                if late is None:
+                    self._kept.drop(count)
+                    return
+                got_on = partial(self._got_on, late, late.position)
+            if not self._changes.wait_until(got_on, Deadline.after(PATIENCE_SECONDS)):
+                with self._changes.lock:
+                    self._iterations.discard(late)
 
     def _is_awaited(self, iteration: _Iteration, position: int) -> bool:
         return iteration in self._iterations and iteration.position < position and not self.settled
@@ -226,15 +226,15 @@ class Transcript(Progress):
                         yield piece
                     with self._lock():
                         iteration.position += 1
-                        self._changed.notify_all()
+                        self._changes.tell()
                 if settled:
                     yield from decoder.finish()
                     return
         finally:
             if not self.is_inherited:  # as it may be when a copy in a forked child is collected
-                with self._changed:
+                with self._changes.lock:
                     self._iterations.discard(iteration)
-                    self._changed.notify_all()
+                    self._changes.tell()
 
     def _is_beyond(self, position: int) -> bool:
         return self.settled or position < self._kept.end
@@ -258,7 +258,7 @@ class Transcript(Progress):
             if self._reserved is not None:  # it is the end that is wanted, and not an iteration
                 self._iterations.discard(self._reserved)
                 self._reserved = None
-                self._changed.notify_all()
+                self._changes.tell()
         return super().wait(deadline)
 
     @property

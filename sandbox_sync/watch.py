@@ -68,19 +68,19 @@ class _Events(Progress):
 
     def stop(self) -> None:
         """Settle the watch because it was asked for; harmless when it is settled."""
-        with self._changed:
+        with self._changes.lock:
             self.stopped = self.stopped or self.failure is None
-            self._changed.notify_all()
+            self._changes.tell()
 
     def add(self, event: FilesystemEvent) -> None:
         """Keep an event, at the expense of the oldest where there are too many."""
-        with self._changed:
+        with self._changes.lock:
             if len(self._waiting) == MOST_EVENTS:
                 self._waiting.popleft()
                 self._lost += 1
             self._waiting.append(event)
             self._newest_at = time.monotonic()
-            self._changed.notify_all()
+            self._changes.tell()
 
     def take(self, most: float, deadline: Deadline) -> list[FilesystemEvent]:
         """Events that nobody has taken; none if the time is up first, or the watch was stopped.
@@ -89,33 +89,41 @@ class _Events(Progress):
             EventsLostException: Events before the next ones were dropped; once for each time it happens.
             BaseException: Why the watch ended, once all events are taken.
         """
-        with self._lock():  # throughout: what is waited for must not go to another who takes
-            self._wait(lambda: bool(self._waiting) or self.settled, deadline)
-            lost, self._lost = self._lost, 0
-            if lost:
-                raise EventsLostException(
-                    f"{lost} events in {self.path!r} were dropped, because {MOST_EVENTS} later ones were "
-                    "waiting to be asked for; those are still there. Ask more often, or use on_event",
-                    sandbox_id=self.sandbox_id,
-                )
-            taken = [self._waiting.popleft() for _ in range(int(min(most, len(self._waiting))))]
-            if not taken:
+        while True:
+            in_time = self._wait(self._has_news, deadline)
+            with self._lock():
+                lost, self._lost = self._lost, 0
+                if lost:
+                    raise EventsLostException(
+                        f"{lost} events in {self.path!r} were dropped, because {MOST_EVENTS} later ones were "
+                        "waiting to be asked for; those are still there. Ask more often, or use on_event",
+                        sandbox_id=self.sandbox_id,
+                    )
+                taken = [self._waiting.popleft() for _ in range(int(min(most, len(self._waiting))))]
+                if taken:
+                    return taken
+                if in_time and not self.settled:
+                    continue  # others have taken them
                 self.check()
                 if deadline.block is not None and not self.settled:
                     raise exceeded(deadline.block, f"{self.path!r} is still being watched", self.sandbox_id)
-            return taken
+                return []
 
     def catch_up(self) -> None:
         """Wait for the events that are on their way."""
         began = time.monotonic()
         deadline = Deadline.after(_ON_THE_WAY_SECONDS)
-        self._wait(lambda: bool(self._waiting) or self.settled, deadline)
-        with self._lock():
-            while not self.settled and not deadline.expired:
-                quiet_at = max(began, self._newest_at) + _QUIET_SECONDS
-                if not self._waiting or quiet_at <= time.monotonic():
+        self._wait(self._has_news, deadline)
+        while not deadline.expired:
+            with self._lock():
+                known = self._changes.count
+                quiet = max(began, self._newest_at) + _QUIET_SECONDS - time.monotonic()
+                if self.settled or not self._waiting or quiet <= 0:
                     return
-                self._changed.wait(quiet_at - time.monotonic())
+            self._changes.wait_beyond(known, deadline.sooner(quiet))
+
+    def _has_news(self) -> bool:
+        return bool(self._waiting) or self.settled
 
     @property
     def _remedy(self) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-from _thread import start_new_thread
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -20,7 +18,8 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import grpc
 
-from sandbox_sync.transport import forks
+from sandbox_sync.errors import SandboxException
+from sandbox_sync.transport import forks, threads
 from sandbox_sync.transport.failures import RpcFailure
 from sandbox_sync.transport.grpc_connections import in_flight, keep_from_children
 from sandbox_sync.transport.signals import LOOK_SECONDS, signals_strike_here
@@ -54,19 +53,11 @@ class _Threads:
             self._idle.get_nowait()
         except Empty:
             try:
-                start_new_thread(self._start, (job,))
-            except RuntimeError:
+                threads.start("sandbox-sync-grpc", self._work, job)
+            except SandboxException:
                 job()
         else:
             self._jobs.put(job)
-
-    def _start(self, job: Callable[[], object]) -> None:
-        """Start a thread that has a name. That takes waiting, so it is not done where signals strike."""
-        thread = threading.Thread(target=self._work, args=(job,), name="sandbox-sync-grpc", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            self._work(job)
 
     def _work(self, job: Callable[[], object] | None) -> None:
         while job is not None:

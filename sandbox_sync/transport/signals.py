@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from _thread import get_ident
 
-from sandbox_sync.transport.green import gevent_patched
+from sandbox_sync.transport.green import eventlet_patched, gevent_patched
 
 LOOK_SECONDS = 0.2
 """Seconds after which the main thread looks up."""
@@ -18,7 +18,9 @@ LOOK_SECONDS = 0.2
 
 def signals_strike_here() -> bool:
     """Whether this is the main thread, and one that waits in system calls."""
-    return get_ident() == threading.main_thread().ident and not gevent_patched()
+    if get_ident() != threading.main_thread().ident:
+        return False
+    return not gevent_patched() and not eventlet_patched()
 
 
 def look_after() -> float | None:

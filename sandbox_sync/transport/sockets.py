@@ -11,7 +11,6 @@ import os
 import select
 import socket
 import ssl
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandbox_sync.deadlines import Deadline
-from sandbox_sync.transport import forks
+from sandbox_sync.transport import forks, threads
 from sandbox_sync.transport.signals import look_after
 
 if TYPE_CHECKING:
@@ -267,13 +266,7 @@ def _addresses(name: str, port: int, limit: TimeLimit | None) -> list[tuple[Any,
     if name == "localhost" or _is_address(name):
         ask()  # takes no time
     else:
-        thread = threading.Thread(target=ask, name="sandbox-sync-resolver", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            ask()  # the program is ending, or has as many threads as it may
-        else:
-            thread.join(None if limit is None else limit.left())
+        threads.aside("sandbox-sync-resolver", ask, None if limit is None else limit.left())
     if not answer:
         raise TimeoutError(f"the name {name!r} was not resolved in time")
     if isinstance(answer[0], Exception):

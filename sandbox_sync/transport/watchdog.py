@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Literal
 
 from sandbox_sync.deadlines import Deadline
-from sandbox_sync.transport import forks
+from sandbox_sync.transport import forks, threads
+from sandbox_sync.transport.changes import Changes
 
 Bound = Literal["deadline", "silence"]
 
@@ -59,27 +59,38 @@ class Watchdog:
     """Checks watches when they are due, in a thread that it starts with the first."""
 
     def __init__(self) -> None:
-        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
-        self._changed = threading.Condition()
+        self._watches: list[weakref.ref[Watch]] = []  # a set would have Python code run when one goes
+        self._changes = Changes()
         self._running = False
 
     def add(self, watch: Watch) -> None:
-        """Check this watch, from now on, for as long as anyone else knows it."""
-        with self._changed:
-            self._watches.add(watch)
-            self._changed.notify()
+        """Check this watch, from now on, for as long as anyone else knows it.
+
+        Raises:
+            SandboxException: No thread can be started to check it.
+        """
+        with self._changes.lock:
+            self._watches.append(weakref.ref(watch))
+            self._changes.tell()
             if not self._running:
-                threading.Thread(target=self._run, name="sandbox-sync-watchdog", daemon=True).start()
+                threads.start("sandbox-sync-watchdog", self._run)
                 self._running = True  # only now: where it could not start, the next call is to try again
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                due = [left for watch in self._watches if (left := watch.left()) is not None]
-                self._changed.wait(min(due, default=None))
-                waking = list(self._watches)
-            while waking:
-                waking.pop().check()
+            with self._changes.lock:
+                known = self._changes.count
+                watches = [watch for reference in self._watches if (watch := reference())]
+                self._watches = [weakref.ref(watch) for watch in watches]
+            while watches:
+                watches.pop().check()
+            self._changes.wait_beyond(known, Deadline.after(self._next()))
+
+    def _next(self) -> float | None:
+        """Seconds until a watch is due."""
+        with self._changes.lock:
+            watches = [watch for reference in self._watches if (watch := reference())]
+        return min((left for watch in watches if (left := watch.left()) is not None), default=None)
 
 
 _started: list[Watchdog] = []

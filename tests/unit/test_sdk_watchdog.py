@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from sandbox_sync.deadlines import Deadline
+from sandbox_sync.errors import SandboxException
 from sandbox_sync.transport.watchdog import Watch, Watchdog
 
 
@@ -21,7 +22,7 @@ def test_it_is_started_by_a_later_call_where_the_first_could_not(monkeypatch: py
     watch.limit(Deadline.after(0.01), None)
     with monkeypatch.context() as without_threads:
         without_threads.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(SandboxException, match="sandbox-sync-watchdog"):
             watchdog.add(watch)
     watchdog.add(watch)
     assert ended.wait(10)
