@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.markdown import Program, programs
+from tests.strictness import WATCHFUL
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,7 +46,7 @@ def test_what_the_documents_show_is_so(program: Program, environment: dict[str, 
     prepare = PREPARED.get(f"{program.page}, {program.section}", "true") if program.needs_a_sandbox else None
     order = {"page": program.page, "blocks": program.blocks, "prepare": prepare, "mark": MARK}
     ended = subprocess.run(
-        [sys.executable, "-X", "dev", str(Path(__file__).with_name("run_program.py"))],
+        [sys.executable, *WATCHFUL, str(Path(__file__).with_name("run_program.py"))],
         input=json.dumps(order),
         capture_output=True,
         text=True,

@@ -24,6 +24,7 @@ from sandbox_sync import (
     TimeoutException,
 )
 from tests.live.command_tools import sleeping, threads, until
+from tests.strictness import STRICT
 
 ECHO = "while read x; do echo $x; done"
 
@@ -301,7 +302,7 @@ handle = Sandbox.connect(sys.argv[1]).commands.run("sleep 88888", background=Tru
 print(handle.pid)
 """
     said = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, sandbox.sandbox_id],
+        [sys.executable, *STRICT, "-c", code, sandbox.sandbox_id],
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from sandbox_sync import Sandbox, SandboxQuery
+from tests.strictness import WATCHFUL
 
 pytestmark = pytest.mark.usefixtures("server_env", "transport")
 
@@ -188,7 +189,7 @@ LEAKS = """
         raise AssertionError(f"descriptors, threads: {before}, then {after}; {threading.enumerate()}")
 """
 
-STRICT = ("-X", "dev", "-W", "error::ResourceWarning")
+OPTIONS = (*WATCHFUL, "-W", "error::ResourceWarning")
 
 
 def test_nothing_is_left_open() -> None:
@@ -197,9 +198,9 @@ def test_nothing_is_left_open() -> None:
     The guarantee says 500 times; this is a part of it.
     """
     program = LEAKS.replace("HANDLE", "assert handle.kill(); handle.wait()").replace("TIMES", "25")
-    run(program, *STRICT, seconds=100)
+    run(program, *OPTIONS, seconds=100)
 
 
 def test_nothing_is_left_open_of_handles_that_are_dropped() -> None:
     """G19: nor of what nobody cleaned up after."""
-    run(LEAKS.replace("HANDLE", "del handle").replace("TIMES", "15"), *STRICT, seconds=100)
+    run(LEAKS.replace("HANDLE", "del handle").replace("TIMES", "15"), *OPTIONS, seconds=100)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from sandbox_sync import Sandbox
+from tests.strictness import WATCHFUL
 
 PREAMBLE = "from sandbox_sync import Sandbox, SandboxQuery\n"
 
@@ -57,7 +58,7 @@ sandbox.kill()
 def output(program: str, *arguments: str) -> str:
     """What a program prints that ends well, in a process of its own."""
     ended = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", PREAMBLE + program, *arguments],
+        [sys.executable, *WATCHFUL, "-c", PREAMBLE + program, *arguments],
         capture_output=True,
         text=True,
         timeout=60,

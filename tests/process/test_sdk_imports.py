@@ -10,9 +10,7 @@ import trustme
 
 from tests.process.sdk_program import succeeds
 from tests.process.sdk_sandbox import grpc_sandbox, sandbox
-
-# What older releases of it do wrong at their import on Python 3.12 and later.
-_OF_PROTOBUF = "ignore:Type google._upb:DeprecationWarning"
+from tests.strictness import STRICT, WATCHFUL
 
 
 def test_connect_loads_no_grpc_and_starts_no_thread() -> None:
@@ -33,7 +31,7 @@ def test_connect_loads_no_grpc_and_starts_no_thread() -> None:
         assert exit_codes([pid]) == [0]
     """
     with sandbox() as server:
-        succeeds(program, server.url, options=("-W", "error", "-W", _OF_PROTOBUF))
+        succeeds(program, server.url, options=STRICT)
 
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:
@@ -57,7 +55,7 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
         assert threading.active_count() == 1
     """
     with sandbox() as server:
-        output = succeeds(program, server.url, options=("-X", "dev", "-W", "error::ResourceWarning"))
+        output = succeeds(program, server.url, options=(*WATCHFUL, "-W", "error::ResourceWarning"))
     assert output == ""
 
 
@@ -87,12 +85,11 @@ def test_a_program_may_be_patched_by_gevent_after_the_import(tmp_path: Path) -> 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    quiet = "warnings.filterwarnings('ignore', 'Type google._upb', DeprecationWarning)"
-    before = f"import sandbox_sync, warnings; warnings.simplefilter('error'); {quiet}\n{PATCHED}"
+    before = f"import sandbox_sync\n{PATCHED}"
     with sandbox(context) as server:
         url = f"https://127.0.0.1:{server.port}"
         program = "assert ask(envd(ca_bundle=sys.argv[2]), 'x')"
-        succeeds(program, url, str(tmp_path / "ca.pem"), before=before)
+        succeeds(program, url, str(tmp_path / "ca.pem"), before=before, options=STRICT)
 
 
 @pytest.mark.parametrize("transport", ["connect", "grpc"])
