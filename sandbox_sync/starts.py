@@ -16,6 +16,7 @@ from sandbox_sync.errors import (
     IncompleteCallException,
     RequestTimeoutException,
     SandboxException,
+    SandboxNotRunningException,
 )
 from sandbox_sync.transport import threads
 
@@ -126,6 +127,8 @@ class Start:
             pid = self._found() if known is None else known
             if pid is not None:
                 processes.kill(self._envd, pid, _KILL_SECONDS)
+        except SandboxNotRunningException:
+            pass  # it has ended with its sandbox
         except SandboxException as error:
             name = "a command" if known is None else f"command {known}"
             log = self._envd.config.log

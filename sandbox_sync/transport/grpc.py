@@ -345,6 +345,8 @@ class _Line:
         done: Is called when gRPC has nothing more to do for it.
     """
 
+    _owner: int | None = None  # where a signal handler's error has cut the initialization short
+
     def __init__(self, call: Any, done: Callable[[], None]) -> None:
         self.call = call
         self.cancelled = False

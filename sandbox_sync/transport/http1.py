@@ -169,12 +169,14 @@ class Answer:
         framed: Whether it says where it ends, so that a broken connection is not taken for its end.
     """
 
+    _connection: Connection | None = None  # where a signal handler's error has cut the initialization short
+
     def __init__(self, connection: Connection, head: Head, free: Callable[[Connection], object]) -> None:
         self.status = head.status
         self.reason = head.reason
         self.headers: Mapping[str, str] = head.headers
         self.framed = head.chunked or head.length is not None
-        self._connection: Connection | None = connection
+        self._connection = connection
         self._free = free
         self._chunks = Chunks() if head.chunked else None
         self._left = head.length

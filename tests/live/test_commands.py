@@ -229,3 +229,21 @@ def test_many_threads_get_each_their_own_output(sandbox: Sandbox) -> None:
         for one in [pool.submit(work, number) for number in range(64)]:
             one.result(60)
     assert sandbox.commands.list() == []
+
+
+def test_a_command_that_ended_with_its_sandbox_is_not_reported_as_left(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Enough(Exception):
+        pass
+
+    def end(_: str) -> None:
+        sandbox.kill()
+        raise Enough
+
+    with pytest.raises(Enough):
+        sandbox.commands.run("echo begun; sleep 1000", on_stdout=end)
+    for thread in threading.enumerate():
+        if thread.name == "sandbox-sync-kill":
+            thread.join(20)
+    assert "was not killed" not in caplog.text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.process.sdk_program import succeeds
+from tests.process.sdk_program import Outcome, finish, start, succeeds
 
 # Strikes the main thread again and again, a little later each time, and then from the beginning.
 STRIKES = """
@@ -70,3 +70,14 @@ def test_waits_leave_nothing_locked_whatever_strikes() -> None:
         assert not changes._waiters
     """
     succeeds(program, before=STRIKES)
+
+
+def test_what_a_signal_cuts_short_as_it_is_made_goes_silently() -> None:
+    """G41: it has nothing to end yet."""
+    program = """
+        from sandbox_sync.transport.grpc import _Line
+        from sandbox_sync.transport.http1 import Answer
+        for kind in (Answer, _Line):
+            kind.__new__(kind)
+    """
+    assert finish(start(program)) == Outcome(0, "", "")
