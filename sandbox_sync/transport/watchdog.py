@@ -78,18 +78,16 @@ class Watchdog:
 
     def _run(self) -> None:
         while True:
-            with self._changes.lock:
-                known = self._changes.count
-                watches = [watch for reference in self._watches if (watch := reference())]
-                self._watches = [weakref.ref(watch) for watch in watches]
-            while watches:
-                watches.pop().check()
-            self._changes.wait_beyond(known, Deadline.after(self._next()))
+            known = self._changes.count
+            self._changes.wait_beyond(known, Deadline.after(self._check()))
 
-    def _next(self) -> float | None:
-        """Seconds until a watch is due."""
+    def _check(self) -> float | None:
+        """End the calls whose time is up; seconds until that of another one is."""
         with self._changes.lock:
             watches = [watch for reference in self._watches if (watch := reference())]
+            self._watches = [weakref.ref(watch) for watch in watches]
+        for watch in watches:
+            watch.check()
         return min((left for watch in watches if (left := watch.left()) is not None), default=None)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 
 import pytest
 
@@ -26,3 +28,18 @@ def test_it_is_started_by_a_later_call_where_the_first_could_not(monkeypatch: py
             watchdog.add(watch)
     watchdog.add(watch)
     assert ended.wait(10)
+
+
+def test_it_keeps_nothing_that_nobody_else_knows() -> None:
+    watchdog, checked = Watchdog(), threading.Event()
+    first, second = Watch(lambda: None), Watch(checked.set)
+    second.limit(Deadline.after(0.01), None)
+    watchdog.add(first)
+    watchdog.add(second)
+    assert checked.wait(10)
+    dropped = [weakref.ref(first), weakref.ref(second)]
+    del first, second
+    until = time.monotonic() + 10
+    while any(reference() for reference in dropped):
+        assert time.monotonic() < until, dropped
+        time.sleep(0.01)
