@@ -159,13 +159,14 @@ class NamespaceBackend:
 
 async def _fork(launcher: Launcher, group: Group, wanted: Wanted) -> tuple[socket.socket, int, int]:
     ours, theirs = socket.socketpair()
-    try:
-        _leave_room(ours)
-        with theirs, group.entries() as entries:
-            return ours, *await launcher.fork(theirs, entries, wanted)
-    except BaseException:
-        ours.close()
-        raise
+    with theirs:
+        try:
+            _leave_room(ours)
+            with group.entries() as entries:
+                return ours, *await launcher.fork(theirs, entries, wanted)
+        except BaseException:
+            ours.close()
+            raise
 
 
 def _leave_room(sock: socket.socket) -> None:
