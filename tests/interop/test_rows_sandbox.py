@@ -232,12 +232,14 @@ async def test_ports_are_reached_by_host(sandbox: Any) -> None:
     url = f"http://127.0.0.1:{port}"
     assert requests.get(url, headers={"Host": host}, timeout=30).text == "plain"
     key = base64.b64encode(b"0123456789abcdef")
-    with socket.create_connection(("127.0.0.1", int(port)), 30) as connection:
+    with (
+        socket.create_connection(("127.0.0.1", int(port)), 30) as connection,
+        connection.makefile("rb") as stream,
+    ):
         connection.sendall(
             b"GET /ws HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n" % (host.encode(), key)
         )
-        stream = connection.makefile("rb")
         head = b"".join(iter(stream.readline, b"\r\n"))
         proof = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
         assert proof in head

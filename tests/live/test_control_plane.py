@@ -256,12 +256,15 @@ def test_a_large_body_goes_through_a_port_and_back(sandbox: Sandbox) -> None:
 
 def test_a_tunnel_goes_through_a_port(client: RawClient, sandbox: Sandbox) -> None:
     host, port = client.url.removeprefix("http://").split(":")
-    with echo(sandbox, 8000), socket.create_connection((host, int(port)), 30) as connection:
+    with (
+        echo(sandbox, 8000),
+        socket.create_connection((host, int(port)), 30) as connection,
+        connection.makefile("rb") as stream,
+    ):
         connection.sendall(
             b"GET / HTTP/1.1\r\nHost: 8000-%b.localhost\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
             % sandbox.id.encode()
         )
-        stream = connection.makefile("rb")
         assert stream.readline().startswith(b"HTTP/1.1 101 ")
         while stream.readline() != b"\r\n":
             pass
