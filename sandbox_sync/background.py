@@ -5,7 +5,6 @@ Commands, terminals and watched directories all stand on this.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +15,7 @@ from sandbox_sync.ambient import outlasting_context
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import ConnectionException, SandboxException
 from sandbox_sync.transport import threads
-from sandbox_sync.transport.changes import Changes
+from sandbox_sync.transport.conditions import Condition
 
 
 def start_thread(name: str, target: Callable[..., Any], *arguments: Any) -> None:
@@ -42,8 +41,7 @@ class Progress:
         self._failed_at: TracebackType | None = None
         self._interruption: BaseException | None = None
         self._writer: int | None = None
-        self._owner = os.getpid()
-        self._changes = Changes()
+        self._changed = Condition()
 
     @property
     def settled(self) -> bool:
@@ -53,7 +51,7 @@ class Progress:
     @property
     def is_inherited(self) -> bool:
         """Whether this process is a fork of the one that it belongs to, where the writing thread still is."""
-        return self._changes.is_inherited
+        return self._changed.is_inherited
 
     def written_here(self) -> None:
         """This thread is the one that writes it, and may not wait for itself: not even in a callback."""
@@ -62,11 +60,11 @@ class Progress:
     def fail(self, error: BaseException) -> None:
         """Settle what has no other end; the first reason given stands."""
         explained = self.explain(error)
-        with self._changes.lock:
+        with self._changed.lock:
             if not self.settled:
                 self._failed_at = explained.__traceback__
                 self.failure = explained
-            self._changes.tell()
+            self._changed.notify_all()
 
     def check(self) -> None:
         """Raise why the end will not be seen, if that is so."""
@@ -80,9 +78,9 @@ class Progress:
 
     def interrupt(self, error: BaseException) -> None:
         """Have the next `wait` raise an error of the caller's own functions."""
-        with self._changes.lock:
+        with self._changed.lock:
             self._interruption = error
-            self._changes.tell()
+            self._changed.notify_all()
 
     def wait(self, deadline: Deadline) -> bool:
         """Wait until nothing more will come; False if the time was up first.
@@ -117,16 +115,17 @@ class Progress:
             return False
 
         self._require_own()
-        in_time = self._changes.wait_until(so, deadline)
+        in_time = self._changed.wait_for(so, deadline)
         self._require_own()  # a signal handler may have forked
         return in_time
 
     def _lock(self) -> AbstractContextManager[object]:
         self._require_own()
-        return self._changes.lock
+        return self._changed.lock
 
     def _require_own(self) -> None:
         if self.is_inherited:  # and the lock may be held for ever
+            owner = self._changed.owner
             raise ConnectionException(
-                f"This belongs to process {self._owner}, of which this process is a fork; {self._remedy}"
+                f"This belongs to process {owner}, of which this process is a fork; {self._remedy}"
             )

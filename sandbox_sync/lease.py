@@ -26,7 +26,7 @@ from sandbox_sync.errors import (
     SandboxNotFoundException,
 )
 from sandbox_sync.transport import forks, threads
-from sandbox_sync.transport.changes import Changes
+from sandbox_sync.transport.conditions import Condition
 
 if TYPE_CHECKING:
     from sandbox_sync import lifecycle
@@ -121,7 +121,7 @@ class _Heart:
     """The leases of this process. Its lock is held for no longer than it takes to look."""
 
     def __init__(self) -> None:
-        self._changes = Changes()
+        self._changed = Condition()
         self._order = count()
         self._by_time: list[tuple[float, int, weakref.ref[Lease]]] = []
         self._due: deque[weakref.ref[Lease]] = deque()
@@ -130,28 +130,28 @@ class _Heart:
 
     def add(self, lease: Lease, at: float) -> None:
         """Renew a lease from a time on."""
-        with self._changes.lock:
+        with self._changed.lock:
             heapq.heappush(self._by_time, (at, next(self._order), weakref.ref(lease)))
             if not self._beats:
                 _start("sandbox-sync-leases", self._beat)
                 self._beats = True
-            self._changes.tell()
+            self._changed.notify_all()
 
     def forget(self, lease: Lease) -> None:
         """Renew it no more, and wait for the renewal that may be under way."""
         lease.ended = True
         never = Deadline.after(None)  # it takes no longer than the limit of a renewal
-        self._changes.wait_until(lambda: not lease.renewing, never)
+        self._changed.wait_for(lambda: not lease.renewing, never)
 
     def _beat(self) -> None:
         while True:
-            with self._changes.lock:
+            with self._changed.lock:
                 if not self._by_time and not self._due:
                     self._beats = False
                     return
-                known = self._changes.count
+                known = self._changed.count
                 wait = self._see_to_renewals()
-            self._changes.wait_beyond(known, Deadline.after(wait))
+            self._changed.wait_beyond(known, Deadline.after(wait))
 
     def _see_to_renewals(self) -> float | None:
         """Have those renewed that are due; seconds until others will be."""
@@ -171,12 +171,12 @@ class _Heart:
             while self._renew_one():
                 pass
         finally:
-            with self._changes.lock:
+            with self._changed.lock:
                 self._workers -= 1
-                self._changes.tell()
+                self._changed.notify_all()
 
     def _renew_one(self) -> bool:
-        with self._changes.lock:
+        with self._changed.lock:
             lease = self._take()
         if lease is None:
             return False
@@ -184,11 +184,11 @@ class _Heart:
         try:
             at = lease.renew()
         finally:
-            with self._changes.lock:
+            with self._changed.lock:
                 lease.renewing = False
                 if at is not None and not lease.ended:
                     self.add(lease, at)
-                self._changes.tell()
+                self._changed.notify_all()
         return True
 
     def _take(self) -> Lease | None:

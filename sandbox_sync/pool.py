@@ -251,7 +251,7 @@ class SandboxPool:
         def over() -> bool:
             return slots.filled or slots.closed or slots.counts["failed"] > failed
 
-        in_time = slots.wait_until(over, deadline)
+        in_time = slots.wait_for(over, deadline)
         with slots.lock:
             if slots.filled:
                 return
@@ -280,7 +280,7 @@ class SandboxPool:
         deadline = Deadline.after(limit)
         slots = self._slots
         slots.close()
-        if not slots.wait_until(lambda: not slots.at_work, deadline):
+        if not slots.wait_for(lambda: not slots.at_work, deadline):
             self._settings.log.warning(
                 "%d sandboxes of a closed pool are still being ended after %g s; if this process ends "
                 "first, their leases end them within %d s",

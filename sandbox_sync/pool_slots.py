@@ -18,7 +18,7 @@ from typing import Any, Literal
 from sandbox_sync.errors import PoolClosedException, SandboxException
 from sandbox_sync.models.pools import PoolStats
 from sandbox_sync.sandbox import Sandbox
-from sandbox_sync.transport.changes import Changes, Waiter
+from sandbox_sync.transport.conditions import Condition, Waiter
 
 Recycle = Callable[[Sandbox], bool]
 
@@ -96,7 +96,7 @@ class Slot:
         self.stage = "ready"
 
 
-class Slots(Changes):
+class Slots(Condition):
     """The slots of a pool in one process, and who works on them."""
 
     def __init__(self, settings: Settings, pool: weakref.ref[Any], *, closed: bool = False) -> None:
@@ -231,7 +231,7 @@ class Slots(Changes):
             self._match()
             self._grow()
         self._staff()
-        self.tell()
+        self.notify_all()
 
     def _reclaim(self) -> None:
         """Take back what was dropped; and make good what an interrupted call has begun."""

@@ -48,7 +48,7 @@ class WorkedSlots(Slots):
                     slot.stage = "ending"
             self.plan()
         while not until.expired:
-            if not self.wait_until(lambda: not self.at_work or any(self._pending()), until):
+            if not self.wait_for(lambda: not self.at_work or any(self._pending()), until):
                 break
             with self.lock:
                 taken = self._take()

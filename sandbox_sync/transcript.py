@@ -112,9 +112,9 @@ class Transcript(Progress):
     def begin(self, event: process_pb2.ProcessEvent) -> None:
         """Note the process id, if an event tells it."""
         if event.HasField("start"):
-            with self._changes.lock:
+            with self._changed.lock:
                 self.pid = event.start.pid
-                self._changes.tell()
+                self._changed.notify_all()
 
     def follow(self, stream: RpcStream[Any], deliver: Callable[[Piece], None] | None) -> None:
         """Record the events of a stream to its end, handing each piece of output to `deliver` as it arrives.
@@ -141,9 +141,9 @@ class Transcript(Progress):
                     if deliver is not None:
                         for piece in decoder.finish():
                             deliver(piece)
-                    with self._changes.lock:
+                    with self._changed.lock:
                         self.end = event.end
-                        self._changes.tell()
+                        self._changed.notify_all()
         except IncompleteCallException:
             if self.end is None:
                 raise
@@ -160,9 +160,9 @@ class Transcript(Progress):
         return error
 
     def _append(self, channel: Channel, data: bytes) -> None:
-        with self._changes.lock:
+        with self._changed.lock:
             self._kept.append(channel, data)
-            self._changes.tell()
+            self._changed.notify_all()
         if self._limit is not None and self._kept.size > self._limit:
             self._drop_oldest(down_to=self._limit * 3 // 4)  # many at once: shifting a long list costs
 
@@ -171,14 +171,14 @@ class Transcript(Progress):
         count = self._kept.beginning(self._kept.size - down_to)
         position = self._kept.dropped + count
         while True:
-            with self._changes.lock:
+            with self._changed.lock:
                 late = next((each for each in self._iterations if self._is_awaited(each, position)), None)
                 if late is None:
                     self._kept.drop(count)
                     return
                 got_on = partial(self._got_on, late, late.position)
-            if not self._changes.wait_until(got_on, Deadline.after(PATIENCE_SECONDS)):
-                with self._changes.lock:
+            if not self._changed.wait_for(got_on, Deadline.after(PATIENCE_SECONDS)):
+                with self._changed.lock:
                     self._iterations.discard(late)
 
     def _is_awaited(self, iteration: _Iteration, position: int) -> bool:
@@ -226,15 +226,15 @@ class Transcript(Progress):
                         yield piece
                     with self._lock():
                         iteration.position += 1
-                        self._changes.tell()
+                        self._changed.notify_all()
                 if settled:
                     yield from decoder.finish()
                     return
         finally:
             if not self.is_inherited:  # as it may be when a copy in a forked child is collected
-                with self._changes.lock:
+                with self._changed.lock:
                     self._iterations.discard(iteration)
-                    self._changes.tell()
+                    self._changed.notify_all()
 
     def _is_beyond(self, position: int) -> bool:
         return self.settled or position < self._kept.end
@@ -258,7 +258,7 @@ class Transcript(Progress):
             if self._reserved is not None:  # it is the end that is wanted, and not an iteration
                 self._iterations.discard(self._reserved)
                 self._reserved = None
-                self._changes.tell()
+                self._changed.notify_all()
         return super().wait(deadline)
 
     @property

@@ -68,19 +68,19 @@ class _Events(Progress):
 
     def stop(self) -> None:
         """Settle the watch because it was asked for; harmless when it is settled."""
-        with self._changes.lock:
+        with self._changed.lock:
             self.stopped = self.stopped or self.failure is None
-            self._changes.tell()
+            self._changed.notify_all()
 
     def add(self, event: FilesystemEvent) -> None:
         """Keep an event, at the expense of the oldest where there are too many."""
-        with self._changes.lock:
+        with self._changed.lock:
             if len(self._waiting) == MOST_EVENTS:
                 self._waiting.popleft()
                 self._lost += 1
             self._waiting.append(event)
             self._newest_at = time.monotonic()
-            self._changes.tell()
+            self._changed.notify_all()
 
     def take(self, most: float, deadline: Deadline) -> list[FilesystemEvent]:
         """Events that nobody has taken; none if the time is up first, or the watch was stopped.
@@ -116,11 +116,11 @@ class _Events(Progress):
         self._wait(self._has_news, deadline)
         while not deadline.expired:
             with self._lock():
-                known = self._changes.count
+                known = self._changed.count
                 quiet = max(began, self._newest_at) + _QUIET_SECONDS - time.monotonic()
                 if self.settled or not self._waiting or quiet <= 0:
                     return
-            self._changes.wait_beyond(known, deadline.sooner(quiet))
+            self._changed.wait_beyond(known, deadline.sooner(quiet))
 
     def _has_news(self) -> bool:
         return bool(self._waiting) or self.settled

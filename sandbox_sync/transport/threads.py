@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.errors import SandboxException
-from sandbox_sync.transport.changes import Waiter
+from sandbox_sync.transport.conditions import Waiter
 from sandbox_sync.transport.signals import signals_strike_here
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from sandbox_sync.deadlines import Deadline
 from sandbox_sync.transport import forks, threads
-from sandbox_sync.transport.changes import Changes
+from sandbox_sync.transport.conditions import Condition
 
 Bound = Literal["deadline", "silence"]
 
@@ -60,7 +60,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._watches: list[weakref.ref[Watch]] = []  # a set would have Python code run when one goes
-        self._changes = Changes()
+        self._changed = Condition()
         self._running = False
 
     def add(self, watch: Watch) -> None:
@@ -69,21 +69,21 @@ class Watchdog:
         Raises:
             SandboxException: No thread can be started to check it.
         """
-        with self._changes.lock:
+        with self._changed.lock:
             self._watches.append(weakref.ref(watch))
-            self._changes.tell()
+            self._changed.notify_all()
             if not self._running:
                 threads.start("sandbox-sync-watchdog", self._run)
                 self._running = True  # only now: where it could not start, the next call is to try again
 
     def _run(self) -> None:
         while True:
-            known = self._changes.count
-            self._changes.wait_beyond(known, Deadline.after(self._check()))
+            known = self._changed.count
+            self._changed.wait_beyond(known, Deadline.after(self._check()))
 
     def _check(self) -> float | None:
         """End the calls whose time is up; seconds until that of another one is."""
-        with self._changes.lock:
+        with self._changed.lock:
             watches = [watch for reference in self._watches if (watch := reference())]
             self._watches = [weakref.ref(watch) for watch in watches]
         for watch in watches:

@@ -50,24 +50,23 @@ def test_waits_leave_nothing_locked_whatever_strikes() -> None:
     """G41: what the handler raised comes out, and who waits and who tells go on."""
     program = """
         from sandbox_sync.deadlines import Deadline
-        from sandbox_sync.transport.changes import Changes
-        changes, never = Changes(), Deadline.after(None)
+        from sandbox_sync.transport.conditions import Condition
+        changed, never = Condition(), Deadline.after(None)
         def tell():
             while True:
-                with changes.lock:
-                    changes.tell()
+                with changed.lock:
+                    changed.notify_all()
                 time.sleep(0)
         threading.Thread(target=tell, daemon=True).start()
         news = 0
         delays = itertools.cycle(number * 2e-6 for number in range(5, 100))
         for _ in range(2000):
-            news += strike(lambda: changes.wait_beyond(changes.count, never), delays)
+            news += strike(lambda: changed.wait_beyond(changed.count, never), delays)
         assert news > 100, news
-        assert changes.wait_beyond(changes.count, Deadline.after(10))
-        for _ in range(2):  # the first lets go of those whose wait was broken off as it ended
-            with changes.lock:
-                changes.tell()
-        assert not changes._waiters
+        assert changed.wait_beyond(changed.count, Deadline.after(10))
+        with changed.lock:
+            changed.notify_all()
+            assert not changed._waiters
     """
     succeeds(program, before=STRIKES)
 

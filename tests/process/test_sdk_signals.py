@@ -90,7 +90,7 @@ def test_ctrl_c_is_felt_at_once_over_grpc(name: str) -> None:
 def feels_what_strikes_elsewhere(call: str, url: str, transport: str) -> None:
     program = """
         import signal
-        from sandbox_sync.transport.changes import Waiter
+        from sandbox_sync.transport.conditions import Waiter
         from sandbox_sync.deadlines import Deadline
         from sandbox_sync.transcript import Transcript
         from sandbox_sync_rest.api.envd import get_files

@@ -33,7 +33,7 @@ def test_looking_up_the_facade_loads_nothing_that_only_calls_need() -> None:
     ours = {name.partition("sandbox_sync.")[2] for name in loaded if name.startswith("sandbox_sync")}
     core = {"", "_before_fork", "_class_or_instance", "_later", "_version", "access", "ambient", "by_id"}
     core |= {"config", "deadlines", "errors", "lease", "listing", "models", "models.connection", "options"}
-    core |= {"sandbox", "transport", "transport.changes", "transport.forks", "transport.green"}
+    core |= {"sandbox", "transport", "transport.conditions", "transport.forks", "transport.green"}
     core |= {"transport.signals", "transport.threads"}
     assert ours == core
 

@@ -39,41 +39,41 @@ class Waiter:
                 return False
 
 
-class Changes:
-    """What threads tell each other: a lock, and news of what has changed under it.
+class Condition:
+    """A condition variable: a lock, and news of what has changed under it.
 
     Attributes:
         lock: To be held by who changes something or looks. It is re-entrant: a signal handler may do so, too.
         count: How often there was news.
+        owner: The process that it is of.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.count = 0
-        self._owner = os.getpid()
+        self.owner = os.getpid()
         self._waiters: list[Waiter] = []
 
     @property
     def is_inherited(self) -> bool:
-        """Whether this process is a fork of the one that it is of, and the lock may be held for ever."""
-        return os.getpid() != self._owner
+        """Whether this process is a fork of its owner, in which the lock may be held for ever."""
+        return os.getpid() != self.owner
 
-    def tell(self) -> None:
+    def notify_all(self) -> None:
         """Have who waits look again. Only with the lock."""
         self.count += 1
         while self._waiters:
             self._waiters.pop().wake()
 
-    def wait_until(self, so: Callable[[], bool], deadline: Deadline) -> bool:
+    def wait_for(self, so: Callable[[], bool], deadline: Deadline) -> bool:
         """Wait until something is so, without the lock; False if the time was up first, as in `Waiter.wait`.
 
         Args:
             so: Whether it is so; called with the lock.
             deadline: Until when to wait.
         """
-        with self.lock:
-            if so():
-                return True
+        if self._is(so):
+            return True
         waiter = Waiter()
         try:
             while True:
@@ -92,7 +92,7 @@ class Changes:
 
     def wait_beyond(self, count: int, deadline: Deadline) -> bool:
         """Wait until there has been more news than so much; False if the time was up first."""
-        return self.wait_until(lambda: self.count > count, deadline)
+        return self.wait_for(lambda: self.count > count, deadline)
 
     def _is(self, so: Callable[[], bool]) -> bool:
         with self.lock:
