@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+_MINE = Path("/proc/thread-self/schedstat")
 
 
 def pids() -> list[int]:
@@ -52,6 +60,41 @@ def descendants(root: int) -> set[int]:
     while more := {pid for pid, parent in parent_of.items() if parent in found | {root}} - found:
         found |= more
     return found
+
+
+def idle_time(work: Callable[[], Result], *roots: int) -> tuple[float, Result]:
+    """How long some work waits for anything but a processor, in seconds, and its result.
+
+    A busy machine does not prolong it. Where several run at once, the time of each is taken off, so it may be
+    negative.
+
+    Args:
+        work: What to do.
+        roots: The processes that do it, with all their descendants.
+    """
+    before = _occupied(roots)
+    mine, began = _seconds(_MINE), time.monotonic()
+    result = work()
+    taken, mine = time.monotonic() - began, _seconds(_MINE) - mine
+    return taken - mine - sum(now - before.get(thread, 0) for thread, now in _occupied(roots).items()), result
+
+
+def _occupied(roots: tuple[int, ...]) -> dict[str, float]:
+    """How many seconds each thread has run or waited for a processor, but for this one."""
+    found = {}
+    for pid in {*roots}.union(*map(descendants, roots)):
+        for schedule in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                found[schedule.parent.name] = _seconds(schedule)
+            except OSError:
+                pass
+    found.pop(str(threading.get_native_id()), None)
+    return found
+
+
+def _seconds(schedule: Path) -> float:
+    ran, waited, _ = schedule.read_text().split()
+    return (int(ran) + int(waited)) / 1e9
 
 
 def first_process(pid: int) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import http.client
-import math
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -31,6 +31,7 @@ from sandbox_sync import (
     SandboxUnreachableException,
     ServiceBusyException,
 )
+from tests.processes import idle_time
 from tests.unit.facade_service import sandbox as scripted
 
 BUSY = b'{"code": 503, "message": "the edge is busy"}'
@@ -192,20 +193,18 @@ def test_a_pause_whose_answer_was_lost_was_one(server: LocalServer) -> None:
         assert sandbox.pause() is False
 
 
-def test_a_sandbox_is_there_as_soon_as_it_is_made(transport: str) -> None:
-    """G58: create() returns within 100 ms once the server is ready, and the sandbox answers at once."""
-    times = [math.inf]
-    while min(times) >= 0.1:
-        assert len(times) <= 40, times  # other tests take their share of the processors
+@pytest.mark.usefixtures("transport")
+def test_a_sandbox_is_there_as_soon_as_it_is_made() -> None:
+    """G58: create() waits for nothing but the server's work, and the sandbox answers at once."""
+    idle: list[float] = []
+    while len(idle) < 3 or median(idle) >= 0.03:
+        assert len(idle) < 15, idle  # the disk and the first import take their time
         with LocalServer() as server:
-            options: dict[str, Any] = {
-                "api_key": server.api_key,
-                "api_url": server.url,
-                "sandbox_url": server.url,
-            }
-            before = time.monotonic()
-            sandbox = Sandbox.create(**options)
-            times.append(time.monotonic() - before)
+            create = partial(
+                Sandbox.create, api_key=server.api_key, api_url=server.url, sandbox_url=server.url
+            )
+            waited, sandbox = idle_time(create, os.getpid(), server.pid)
+            idle.append(waited)
             assert sandbox.commands.run("echo up").stdout == "up\n"
 
 
